@@ -192,7 +192,7 @@ impl Maps {
             .filter(|key| {
                 let data = key.data();
                 let data: ExclusionData = bytemuck::cast(data);
-                is_stale(u32::from_be(data.exclusions_id))
+                is_stale(data.exclusions_id)
             })
             .collect();
         for key in stale {

@@ -15,11 +15,12 @@ use tokio::{
     },
 };
 
-/// Measured with `cargo xtask bench --only bulk`: smaller costs throughput, larger gains nothing.
-const BUFFER_SIZE: usize = 128 * 1024;
+/// Half of the bulk throughput's cost is per call: with 64 KiB a gigabyte takes some 10% more CPU
+/// time than with this (`cargo xtask bench --only bulk`). A direction whose reader stalls holds one.
+const BUFFER_SIZE: usize = 256 * 1024;
 
 /// Idle buffers kept per thread.
-const POOL_SIZE: usize = 16;
+const POOL_SIZE: usize = 4;
 
 thread_local! {
     static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
