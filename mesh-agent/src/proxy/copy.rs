@@ -159,6 +159,7 @@ mod tests {
         SockRef::from(&stream)
             .set_linger(Some(Duration::ZERO))
             .unwrap();
+        drop(stream);
     }
 
     #[tokio::test]
