@@ -1,1 +1,36 @@
-//! x
+//! Harness of the end-to-end tests.
+//!
+//! A [`Node`] stands in for a Linux node: its pods are network namespaces joined by a bridge that
+//! lives in a namespace of its own, its processes run in a cgroup of their own, and the real agent
+//! binary runs against that cgroup. Nothing touches the network namespace or the root cgroup of the
+//! machine, so tests run side by side and may use the same addresses.
+//!
+//! Every test is a [`scenario`]: it is bounded in time, cleans up also after a panic, and prints the
+//! agent's log when it fails.
+
+mod agent;
+mod cgroup;
+mod config;
+mod maps;
+mod mounts;
+mod netns;
+mod node;
+mod pod;
+mod proc_net;
+mod process;
+mod programs;
+mod scenario;
+mod sweep;
+#[allow(unsafe_code)] // the calls between fork and exec have no safe form
+mod unsafe_pre_exec;
+mod wait;
+
+pub use agent::Agent;
+pub use config::Config;
+pub use maps::MapEntries;
+pub use node::Node;
+pub use pod::{Network, Pod};
+pub use process::{Finished, Process};
+pub use programs::program;
+pub use scenario::{Scenario, scenario};
+pub use wait::{wait_for, wait_until};

@@ -1,0 +1,3 @@
+//! End-to-end tests: one module per capability, one binary so that it links once.
+
+mod harness_itself;

@@ -1,0 +1,51 @@
+//! The agent's pinned maps, read with bpftool: what the kernel holds, not what the agent believes.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// The entries of a map as bpftool prints them with BTF: `{"key": …, "value": …}`.
+pub type MapEntries = Vec<Value>;
+
+/// Dumps the map pinned at `pin`.
+pub fn dump(pin: &Path) -> Result<MapEntries> {
+    let output = bpftool(&["-j", "map", "dump", "pinned", &pin.to_string_lossy()])?;
+    let value: Value = serde_json::from_str(&output)
+        .with_context(|| format!("bpftool printed no JSON: {output}"))?;
+    let entries = value
+        .as_array()
+        .with_context(|| format!("bpftool dumped no array: {output}"))?;
+    // With BTF the readable form is in "formatted" or is the entry itself, depending on the version.
+    Ok(entries
+        .iter()
+        .map(|entry| entry.get("formatted").unwrap_or(entry).clone())
+        .collect())
+}
+
+/// Programs attached to `cgroup` and all below it, one line each; empty when nothing is attached.
+pub fn attached(cgroup: &Path) -> Result<Vec<String>> {
+    let output = bpftool(&["cgroup", "tree", &cgroup.to_string_lossy()])?;
+    Ok(output
+        .lines()
+        .skip(1)
+        .filter(|line| !line.trim().is_empty() && !line.trim().starts_with('/'))
+        .map(str::to_owned)
+        .collect())
+}
+
+fn bpftool(args: &[&str]) -> Result<String> {
+    let output = Command::new("bpftool")
+        .args(args)
+        .output()
+        .context("cannot run bpftool; install it")?;
+    ensure!(
+        output.status.success(),
+        "`bpftool {}` failed: {}{}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
