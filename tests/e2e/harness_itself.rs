@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
-use mesh_tests::{Node, scenario};
+use mesh_tests::{Node, python, scenario};
 
 #[test]
 fn two_pods_reach_each_other_over_v4_and_v6() {
@@ -13,7 +13,7 @@ fn two_pods_reach_each_other_over_v4_and_v6() {
         let client = node.pod("client", "10.77.0.2", Some("fd77::2"))?;
         let server = node.pod("server", "10.77.0.10", Some("fd77::10"))?;
         let _http = server
-            .spawn(["python3", "-m", "http.server", "--bind", "::", "8080"])?
+            .spawn([python(), "-m", "http.server", "--bind", "::", "8080"])?
             .listening(8080)?;
         for url in ["http://10.77.0.10:8080/", "http://[fd77::10]:8080/"] {
             client

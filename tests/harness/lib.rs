@@ -27,10 +27,10 @@ mod wait;
 
 pub use agent::Agent;
 pub use config::Config;
-pub use maps::MapEntries;
+pub use maps::{MapEntries, original_destination};
 pub use node::Node;
 pub use pod::{Network, Pod};
 pub use process::{Finished, Process};
-pub use programs::program;
+pub use programs::{program, python};
 pub use scenario::{Scenario, scenario};
 pub use wait::{wait_for, wait_until};

@@ -1,5 +1,6 @@
 //! The agent's pinned maps, read with bpftool: what the kernel holds, not what the agent believes.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
@@ -22,6 +23,22 @@ pub fn dump(pin: &Path) -> Result<MapEntries> {
         .iter()
         .map(|entry| entry.get("formatted").unwrap_or(entry).clone())
         .collect())
+}
+
+/// The original destination in an entry of `origin_dst_map`, as `ip:port`.
+pub fn original_destination(entry: &Value) -> Result<String> {
+    destination(&entry["value"]).with_context(|| format!("no destination in {entry}"))
+}
+
+fn destination(value: &Value) -> Option<String> {
+    let octets: Option<Vec<u8>> = value["address"]
+        .as_array()?
+        .iter()
+        .map(|octet| u8::try_from(octet.as_u64()?).ok())
+        .collect();
+    let octets: [u8; 16] = octets?.try_into().ok()?;
+    let port = u16::try_from(value["port"].as_u64()?).ok()?;
+    Some(SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), port).to_string())
 }
 
 /// Programs attached to `cgroup` and all below it, one line each; empty when nothing is attached.

@@ -102,6 +102,11 @@ impl Pod {
         self.netns.path()
     }
 
+    /// A path for a file of this pod, removed with the node.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.shared.dir.join(format!("{}-{name}", self.name))
+    }
+
     /// Runs iproute2 commands, one a line, in the pod.
     pub fn ip(&self, commands: &str) -> Result<()> {
         self.netns.batch(commands)

@@ -104,7 +104,7 @@ fn run_bounded(bound: Duration, test: impl FnOnce(&Node) -> Result<()>) -> Resul
     let timed_out = watchdog.stop();
     let failure = match outcome {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(format!("{error:?}")),
+        Ok(Err(error)) => Some(format!("{error:#}")),
         Err(panic) => Some(panic_text(panic.as_ref())),
     };
     let Some(failure) = failure else {
