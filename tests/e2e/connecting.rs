@@ -1,75 +1,21 @@
 //! Unusual ways to open a connection behave as they do without the agent: each test runs its case
 //! with the agent off, then on, and expects the same.
 
-use anyhow::{Context, Result, ensure};
-use mesh_tests::{Node, Pod, Process, scenario};
+use anyhow::{Result, ensure};
+use mesh_tests::scenario;
 use serde_json::Value;
 
-use crate::peers::{CLIENT, CLIENT6, SERVER, SERVER6, behaviours};
+use crate::peers::{CLIENT, CLIENT6, OTHER, OTHER6, SERVER, SERVER6, at};
+use crate::stage::{EXCLUDED, Stage, off_and_on};
 
-/// Two servers that talk first, and a client.
-struct Stage {
-    client: Pod,
-    _servers: Vec<(Pod, Process)>,
-}
-
-const OTHER: &str = "10.77.0.11";
-const OTHER6: &str = "fd77::11";
 const IDENTITY: u16 = 7001;
 const ONCE: u16 = 7002;
 const ECHO: u16 = 7003;
-/// Excluded from capture, and nobody listens there.
-const EXCLUDED: u16 = 7999;
+const PORTS: &[&str] = &["7001=identity", "7002=once", "7003=echo"];
 
-impl Stage {
-    fn new(node: &Node) -> Result<Self> {
-        let client = node.pod("client", CLIENT, Some(CLIENT6))?;
-        let mut servers = Vec::new();
-        for (name, v4, v6) in [("server", SERVER, SERVER6), ("other", OTHER, OTHER6)] {
-            let pod = node.pod(name, v4, Some(v6))?;
-            pod.sysctl("net/ipv4/tcp_fastopen", "3")?;
-            let process = behaviours(&pod, &["7001=identity", "7002=once", "7003=echo"])?;
-            servers.push((pod, process));
-        }
-        Ok(Self {
-            client,
-            _servers: servers,
-        })
-    }
-
-    /// Runs a case of `connecting.py` in the client.
-    fn case(&self, args: &[&str]) -> Result<Value> {
-        self.client.python("connecting.py", args)?.json()
-    }
-}
-
-/// Runs `check` with the agent off, then on; the second time `count` connects must have been counted as `counter`.
-fn off_and_on(
-    node: &Node,
-    counter: &str,
-    count: u64,
-    check: impl Fn(&Stage) -> Result<()>,
-) -> Result<()> {
-    let stage = Stage::new(node)?;
-    check(&stage).context("with the agent off")?;
-    let excluded = format!("excludePorts: [{EXCLUDED}]");
-    let agent = node.agent(&node.config().pod_with(&stage.client, &[&excluded]))?;
-    check(&stage).context("with the agent on")?;
-    let counted = agent.counter(counter)?;
-    ensure!(
-        counted == count,
-        "{counted} connects count as {counter}, not {count}: {}",
-        agent.status()?
-    );
-    agent.wait_idle()
-}
-
-fn at(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+/// Runs a case of `connecting.py` in the client.
+fn case(stage: &Stage, args: &[&str]) -> Result<Value> {
+    stage.client.python("connecting.py", args)?.json()
 }
 
 /// Checks that `outcome` is a connection to `server` at `host`, seen by it as the client's own address.
@@ -100,15 +46,15 @@ fn ensure_reached(outcome: &Value, server: &str, host: &str, port: u16) -> Resul
 #[test]
 fn a_plain_connect_shows_the_peer_it_asked_for_over_v4_and_v6() {
     scenario(|node| {
-        off_and_on(node, "redirected", 2, |stage| {
+        off_and_on(node, PORTS, "redirected", 2, |stage| {
             ensure_reached(
-                &stage.case(&["plain", &at(SERVER, IDENTITY)])?,
+                &case(stage, &["plain", &at(SERVER, IDENTITY)])?,
                 "server",
                 SERVER,
                 IDENTITY,
             )?;
             ensure_reached(
-                &stage.case(&["plain", &at(OTHER6, IDENTITY)])?,
+                &case(stage, &["plain", &at(OTHER6, IDENTITY)])?,
                 "other",
                 OTHER6,
                 IDENTITY,
@@ -121,8 +67,8 @@ fn a_plain_connect_shows_the_peer_it_asked_for_over_v4_and_v6() {
 #[test]
 fn an_ipv6_socket_to_a_v4_mapped_address_is_captured_as_v4() {
     scenario(|node| {
-        off_and_on(node, "redirected", 1, |stage| {
-            let outcome = stage.case(&["mapped", &at(SERVER, IDENTITY)])?;
+        off_and_on(node, PORTS, "redirected", 1, |stage| {
+            let outcome = case(stage, &["mapped", &at(SERVER, IDENTITY)])?;
             ensure_reached(&outcome, "server", SERVER, IDENTITY)?;
             ensure!(
                 outcome["raw_peer"] == format!("::ffff:{SERVER}"),
@@ -136,9 +82,9 @@ fn an_ipv6_socket_to_a_v4_mapped_address_is_captured_as_v4() {
 #[test]
 fn a_socket_can_be_used_again_after_a_failed_connect() {
     scenario(|node| {
-        off_and_on(node, "redirected", 2, |stage| {
+        off_and_on(node, PORTS, "redirected", 2, |stage| {
             for refuses in ["127.0.0.1:1".to_owned(), at(SERVER, EXCLUDED)] {
-                let outcome = stage.case(&["after-failed", &refuses, &at(OTHER, IDENTITY)])?;
+                let outcome = case(stage, &["after-failed", &refuses, &at(OTHER, IDENTITY)])?;
                 ensure!(outcome["first"] == "ECONNREFUSED", "{outcome}");
                 ensure_reached(&outcome, "other", OTHER, IDENTITY)?;
             }
@@ -150,9 +96,9 @@ fn a_socket_can_be_used_again_after_a_failed_connect() {
 #[test]
 fn a_non_blocking_connect_reports_progress_and_success() {
     scenario(|node| {
-        off_and_on(node, "redirected", 2, |stage| {
+        off_and_on(node, PORTS, "redirected", 2, |stage| {
             for (server, host) in [("server", SERVER), ("other", OTHER6)] {
-                let outcome = stage.case(&["non-blocking", &at(host, IDENTITY)])?;
+                let outcome = case(stage, &["non-blocking", &at(host, IDENTITY)])?;
                 ensure!(
                     outcome["started"] == "EINPROGRESS" || outcome["started"] == 0,
                     "{outcome}"
@@ -176,19 +122,19 @@ fn a_non_blocking_connect_reports_progress_and_success() {
 #[test]
 fn tcp_fast_open_delivers_its_data_once() {
     scenario(|node| {
-        off_and_on(node, "redirected", 8, |stage| {
-            for case in ["fast-open", "fast-open-connect"] {
+        off_and_on(node, PORTS, "redirected", 8, |stage| {
+            for way in ["fast-open", "fast-open-connect"] {
                 for host in [SERVER, SERVER6] {
-                    let outcome = stage.case(&[case, &at(host, ECHO), "hello from the SYN"])?;
+                    let outcome = case(stage, &[way, &at(host, ECHO), "hello from the SYN"])?;
                     for answer in 0..2 {
                         ensure!(
                             outcome["answers"][answer] == "hello from the SYN",
-                            "{case} to {host}: {outcome}"
+                            "{way} to {host}: {outcome}"
                         );
                     }
                     ensure!(
                         outcome["peer"] == at(host, ECHO),
-                        "{case} to {host}: {outcome}"
+                        "{way} to {host}: {outcome}"
                     );
                 }
             }
@@ -200,13 +146,13 @@ fn tcp_fast_open_delivers_its_data_once() {
 #[test]
 fn a_socket_bound_before_connect_keeps_its_source_port() {
     scenario(|node| {
-        off_and_on(node, "redirected", 3, |stage| {
+        off_and_on(node, PORTS, "redirected", 3, |stage| {
             for (source, server, host) in [
                 (CLIENT, "server", SERVER),
                 (CLIENT6, "other", OTHER6),
                 ("0.0.0.0", "other", OTHER),
             ] {
-                let outcome = stage.case(&["bound", &at(source, 40_001), &at(host, IDENTITY)])?;
+                let outcome = case(stage, &["bound", &at(source, 40_001), &at(host, IDENTITY)])?;
                 ensure_reached(&outcome, server, host, IDENTITY)?;
                 ensure!(
                     outcome["local"]
@@ -224,8 +170,11 @@ fn a_socket_bound_before_connect_keeps_its_source_port() {
 #[test]
 fn af_unspec_disconnects_and_the_next_connect_goes_elsewhere() {
     scenario(|node| {
-        off_and_on(node, "redirected", 2, |stage| {
-            let outcome = stage.case(&["unspec", &at(SERVER, IDENTITY), &at(OTHER, IDENTITY)])?;
+        off_and_on(node, PORTS, "redirected", 2, |stage| {
+            let outcome = case(
+                stage,
+                &["unspec", &at(SERVER, IDENTITY), &at(OTHER, IDENTITY)],
+            )?;
             ensure_reached(&outcome["before"], "server", SERVER, IDENTITY)?;
             ensure!(outcome["gone"] == "ENOTCONN", "{outcome}");
             ensure_reached(&outcome["after"], "other", OTHER, IDENTITY)?;
@@ -237,18 +186,21 @@ fn af_unspec_disconnects_and_the_next_connect_goes_elsewhere() {
 #[test]
 fn one_four_tuple_used_again_and_again_never_reaches_the_wrong_server() {
     scenario(|node| {
-        off_and_on(node, "redirected", 600, |stage| {
+        off_and_on(node, PORTS, "redirected", 600, |stage| {
             let targets = [
                 format!("server={}", at(SERVER, ONCE)),
                 format!("other={}", at(OTHER, ONCE)),
             ];
-            let alternating = stage.case(&[
-                "same-four-tuple",
-                &at(CLIENT, 40_002),
-                "300",
-                &targets[0],
-                &targets[1],
-            ])?;
+            let alternating = case(
+                stage,
+                &[
+                    "same-four-tuple",
+                    &at(CLIENT, 40_002),
+                    "300",
+                    &targets[0],
+                    &targets[1],
+                ],
+            )?;
             ensure!(
                 alternating["wrong"].as_array().is_some_and(Vec::is_empty),
                 "{alternating}"
@@ -259,7 +211,10 @@ fn one_four_tuple_used_again_and_again_never_reaches_the_wrong_server() {
                     .is_some_and(serde_json::Map::is_empty),
                 "{alternating}"
             );
-            let same = stage.case(&["same-four-tuple", &at(CLIENT, 40_003), "300", &targets[0]])?;
+            let same = case(
+                stage,
+                &["same-four-tuple", &at(CLIENT, 40_003), "300", &targets[0]],
+            )?;
             ensure!(
                 same["wrong"].as_array().is_some_and(Vec::is_empty),
                 "{same}"
@@ -278,13 +233,16 @@ fn one_four_tuple_used_again_and_again_never_reaches_the_wrong_server() {
 #[test]
 fn one_source_port_serves_two_servers_at_once() {
     scenario(|node| {
-        off_and_on(node, "redirected", 2, |stage| {
-            let outcome = stage.case(&[
-                "one-port-two-servers",
-                &at(CLIENT, 40_004),
-                &at(SERVER, IDENTITY),
-                &at(OTHER, IDENTITY),
-            ])?;
+        off_and_on(node, PORTS, "redirected", 2, |stage| {
+            let outcome = case(
+                stage,
+                &[
+                    "one-port-two-servers",
+                    &at(CLIENT, 40_004),
+                    &at(SERVER, IDENTITY),
+                    &at(OTHER, IDENTITY),
+                ],
+            )?;
             ensure_reached(&outcome["outcomes"][0], "server", SERVER, IDENTITY)?;
             ensure_reached(&outcome["outcomes"][1], "other", OTHER, IDENTITY)?;
             for number in 0..2 {
@@ -302,8 +260,8 @@ fn one_source_port_serves_two_servers_at_once() {
 fn a_socket_bound_to_a_device_still_connects() {
     scenario(|node| {
         // Loopback cannot be reached through eth0, so such a connect goes direct.
-        off_and_on(node, "boundToDevice", 1, |stage| {
-            let outcome = stage.case(&["to-device", "eth0", &at(SERVER, IDENTITY)])?;
+        off_and_on(node, PORTS, "boundToDevice", 1, |stage| {
+            let outcome = case(stage, &["to-device", "eth0", &at(SERVER, IDENTITY)])?;
             ensure_reached(&outcome, "server", SERVER, IDENTITY)?;
             let seconds = outcome["seconds"].as_f64().unwrap_or(f64::MAX);
             ensure!(seconds < 0.9, "{outcome}");

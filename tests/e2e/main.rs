@@ -2,5 +2,11 @@
 
 mod capture;
 mod connecting;
+mod crowd;
+mod ending;
 mod harness_itself;
+mod original_dst;
 mod peers;
+mod stage;
+mod untouched;
+mod volume;

@@ -14,6 +14,20 @@ pub const SERVER: &str = "10.77.0.10";
 /// Its IPv6 address.
 pub const SERVER6: &str = "fd77::10";
 
+/// Address of a second server.
+pub const OTHER: &str = "10.77.0.11";
+/// Its IPv6 address.
+pub const OTHER6: &str = "fd77::11";
+
+/// `host:port`, with brackets where the host is an IPv6 address.
+pub fn at(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
 /// Starts `behaviours.py` in a pod: one behaviour a port, as in `7001=identity`.
 pub fn behaviours(pod: &Pod, ports: &[&str]) -> Result<Process> {
     let mut args = vec![pod.name()];

@@ -163,9 +163,14 @@ impl Agent {
         })
     }
 
+    /// Where a map is pinned.
+    pub fn pin(&self, name: &str) -> PathBuf {
+        self.shared.pin_path.join(name)
+    }
+
     /// Dumps one of its pinned maps.
     pub fn map_dump(&self, name: &str) -> Result<MapEntries> {
-        maps::dump(&self.shared.pin_path.join(name))
+        maps::dump(&self.pin(name))
     }
 
     /// Waits until `origin_dst_map` has at least one entry and gives them all.

@@ -30,7 +30,7 @@ pub use config::Config;
 pub use maps::{MapEntries, original_destination};
 pub use node::Node;
 pub use pod::{Network, Pod};
-pub use process::{Finished, Process};
+pub use process::{Finished, Process, open_file_limit};
 pub use programs::{program, python};
 pub use scenario::{Scenario, scenario};
 pub use wait::{wait_for, wait_until};

@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -213,6 +214,11 @@ impl Finished {
         let text = self.success()?;
         serde_json::from_str(&text).with_context(|| format!("{name} printed no JSON: {text:?}"))
     }
+}
+
+/// How many files a child of the harness may open.
+pub fn open_file_limit() -> Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
 }
 
 fn read_lossy(path: &Path) -> Result<String> {

@@ -2,21 +2,23 @@
 tells the client what it learnt: [BIND:]PORT
 """
 
+import ctypes
 import errno
 import json
 import socket
 import sys
 import threading
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 SO_ORIGINAL_DST = IP6T_SO_ORIGINAL_DST = 80
 
 
 def ask(connection, level, option, length):
-    try:
-        data = connection.getsockopt(level, option, length)
-    except OSError as error:
-        return errno.errorcode[error.errno]
-    return data.hex()
+    """getsockopt by way of libc: Python's own refuses lengths above 1024."""
+    buffer, room = ctypes.create_string_buffer(length), ctypes.c_uint(length)
+    if LIBC.getsockopt(connection.fileno(), level, option, buffer, ctypes.byref(room)):
+        return errno.errorcode[ctypes.get_errno()]
+    return buffer.raw[:room.value].hex()
 
 
 def answer(connection):
