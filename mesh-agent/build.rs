@@ -1,5 +1,8 @@
 //! Builds the kernel half for the bpf target and leaves the object in `OUT_DIR`,
-//! from where `kernel::object` embeds it: one file to ship.
+//! from where `kernel::load` embeds it: one file to ship.
+
+// `set_var` is unsafe; see its reason.
+#![allow(unsafe_code)]
 
 use aya_build::{Package, Toolchain};
 
@@ -15,6 +18,6 @@ fn main() -> anyhow::Result<()> {
             no_default_features: false,
             features: &[],
         }],
-        Toolchain::Custom(concat!("1.95.0")),
+        Toolchain::Custom("1.95.0"),
     )
 }

@@ -1,0 +1,120 @@
+//! `/metrics`, in the OpenMetrics text format.
+
+use std::fmt;
+
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use super::Report;
+use crate::pods::PodState;
+
+/// Everything that is counted, as text.
+pub fn text(report: &Report) -> Result<String, fmt::Error> {
+    let pods = report.pods.report();
+    let mut registry = Registry::with_prefix("mesh_agent");
+    let collector = Snapshot {
+        connects: report.maps.counters(),
+        enrolled: pods
+            .iter()
+            .filter(|pod| pod.state == PodState::Enrolled)
+            .count(),
+        configured: pods.len(),
+        open: pods.iter().map(|pod| pod.connections.len()).sum(),
+        total: pods.iter().map(|pod| pod.connections_total).sum(),
+        failed: pods.iter().map(|pod| pod.connections_failed).sum(),
+    };
+    registry.register_collector(Box::new(collector));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    connects: Vec<(&'static str, &'static str, u64)>,
+    enrolled: usize,
+    configured: usize,
+    open: usize,
+    total: u64,
+    failed: u64,
+}
+
+impl prometheus_client::collector::Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for &(name, help, value) in &self.connects {
+            counter(
+                &mut encoder,
+                &format!("kernel_{}", snake_case(name)),
+                help,
+                value,
+            )?;
+        }
+        counter(
+            &mut encoder,
+            "connections",
+            "Connections through the agent",
+            self.total,
+        )?;
+        counter(
+            &mut encoder,
+            "connections_failed",
+            "Connections whose server could not be reached",
+            self.failed,
+        )?;
+        gauge(
+            &mut encoder,
+            "connections_open",
+            "Open connections through the agent",
+            self.open,
+        )?;
+        gauge(
+            &mut encoder,
+            "pods_configured",
+            "Pods in the configuration",
+            self.configured,
+        )?;
+        gauge(
+            &mut encoder,
+            "pods_enrolled",
+            "Pods whose traffic is captured",
+            self.enrolled,
+        )
+    }
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), fmt::Error> {
+    let metric = ConstCounter::new(value);
+    let descriptor =
+        encoder.encode_descriptor(name, help.trim_end_matches('.'), None, metric.metric_type())?;
+    metric.encode(descriptor)
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: usize,
+) -> Result<(), fmt::Error> {
+    let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    let descriptor = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+    metric.encode(descriptor)
+}
+
+fn snake_case(camel_case: &str) -> String {
+    let mut name = String::with_capacity(camel_case.len() + 4);
+    for character in camel_case.chars() {
+        if character.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(character.to_ascii_lowercase());
+    }
+    name
+}

@@ -1,0 +1,11 @@
+//! What the running agent tells: over its Unix socket for the reading verbs, and as metrics and
+//! health over HTTP.
+
+pub mod client;
+mod metrics;
+pub mod model;
+mod report;
+mod server;
+
+pub use report::Report;
+pub use server::{AdminError, serve_admin, serve_metrics};

@@ -1,0 +1,135 @@
+//! What the admin socket answers, as JSON.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::pods::PodState;
+
+/// Answer to `/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Version of the running agent.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Whether every pod that exists is enrolled.
+    pub ready: bool,
+    /// Since its start.
+    pub uptime_seconds: f64,
+    /// The cgroup whose sockets are seen.
+    pub cgroup: PathBuf,
+    /// Where maps and links are pinned.
+    pub pin_path: PathBuf,
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Why the file on disk is not what is applied, if it is not.
+    pub config_error: Option<String>,
+    /// How many pods.
+    pub pods: PodCounts,
+    /// How many connections.
+    pub connections: ConnectionCounts,
+    /// How many file descriptors.
+    pub descriptors: DescriptorCounts,
+    /// The kernel half's counters by name.
+    pub counters: BTreeMap<String, u64>,
+    /// What each counter counts.
+    pub counter_help: Vec<CounterHelp>,
+}
+
+/// What a counter counts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CounterHelp {
+    /// Its name.
+    pub name: String,
+    /// What it counts.
+    pub help: String,
+}
+
+/// How many pods.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct PodCounts {
+    /// In the configuration.
+    pub configured: usize,
+    /// Of those, captured.
+    pub enrolled: usize,
+}
+
+/// How many connections.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ConnectionCounts {
+    /// Now.
+    pub open: usize,
+    /// Since their pods were enrolled.
+    pub total: u64,
+    /// Of those, whose server could not be reached.
+    pub failed: u64,
+}
+
+/// How many file descriptors.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct DescriptorCounts {
+    /// Now.
+    pub open: usize,
+    /// At most.
+    pub limit: u64,
+}
+
+/// Element of the answer to `/pods`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its network namespace.
+    pub netns: PathBuf,
+    /// Whether its traffic is captured.
+    pub state: PodState,
+    /// Why not.
+    pub reason: Option<String>,
+    /// How the kernel half knows it.
+    pub netns_cookie: Option<u64>,
+    /// `agent`, or where its own proxy listens.
+    pub proxy: String,
+    /// `open` or `closed`.
+    pub on_agent_down: String,
+    /// Connections through the agent now.
+    pub connections: usize,
+    /// Connections through the agent since it was enrolled.
+    pub connections_total: u64,
+    /// Of those, whose server could not be reached.
+    pub connections_failed: u64,
+}
+
+/// Element of the answer to `/connections`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    /// Name of the pod.
+    pub pod: String,
+    /// The app's end.
+    pub client: SocketAddr,
+    /// Where the app wanted to go.
+    pub original_destination: SocketAddr,
+    /// The loopback address that stands for it.
+    pub via: SocketAddr,
+    /// The process that called connect.
+    pub process: Option<u32>,
+    /// Since connect.
+    pub age_seconds: f64,
+    /// From the app to the server.
+    pub bytes_sent: u64,
+    /// From the server to the app.
+    pub bytes_received: u64,
+}
+
+impl fmt::Display for PodState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Enrolled => "enrolled",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+        })
+    }
+}

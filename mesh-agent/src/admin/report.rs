@@ -1,0 +1,171 @@
+//! Puts together what the agent tells.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::model::{
+    Connection, ConnectionCounts, CounterHelp, DescriptorCounts, Pod, PodCounts, Status,
+};
+use crate::{
+    config::{OnAgentDown, Proxy},
+    kernel::Maps,
+    pods::{PodReport, PodSet, PodState},
+};
+
+/// The running agent, as far as others may ask.
+#[derive(Debug)]
+pub struct Report {
+    /// Its pods.
+    pub pods: Arc<PodSet>,
+    /// Its maps.
+    pub maps: Arc<Maps>,
+    /// The cgroup whose sockets are seen.
+    pub cgroup: PathBuf,
+    /// Where maps and links are pinned.
+    pub pin_path: PathBuf,
+    /// The configuration file.
+    pub config: PathBuf,
+    /// When it started.
+    pub started: Instant,
+    /// Why the file on disk is not what is applied.
+    pub config_error: Mutex<Option<String>>,
+    /// Whether the programs are attached and it is not draining.
+    pub capturing: AtomicBool,
+}
+
+impl Report {
+    /// Whether every pod that exists is enrolled.
+    pub fn ready(&self) -> bool {
+        self.capturing.load(Ordering::Relaxed)
+            && self
+                .pods
+                .report()
+                .iter()
+                .all(|pod| pod.state != PodState::Failed)
+    }
+
+    /// Answer to `/status`.
+    pub fn status(&self) -> Status {
+        let pods = self.pods.report();
+        let counters = self.maps.counters();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            ready: self.ready(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            cgroup: self.cgroup.clone(),
+            pin_path: self.pin_path.clone(),
+            config: self.config.clone(),
+            config_error: self
+                .config_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+            pods: PodCounts {
+                configured: pods.len(),
+                enrolled: pods
+                    .iter()
+                    .filter(|pod| pod.state == PodState::Enrolled)
+                    .count(),
+            },
+            connections: ConnectionCounts {
+                open: pods.iter().map(|pod| pod.connections.len()).sum(),
+                total: pods.iter().map(|pod| pod.connections_total).sum(),
+                failed: pods.iter().map(|pod| pod.connections_failed).sum(),
+            },
+            descriptors: descriptors(),
+            counters: counters
+                .iter()
+                .map(|&(name, _, value)| (name.into(), value))
+                .collect(),
+            counter_help: counters
+                .iter()
+                .map(|&(name, help, _)| CounterHelp {
+                    name: name.into(),
+                    help: help.into(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Answer to `/pods`.
+    pub fn pods(&self) -> Vec<Pod> {
+        self.pods.report().into_iter().map(pod).collect()
+    }
+
+    /// Answer to `/connections`: what the agent knows of each, and what the kernel half does.
+    pub fn connections(&self) -> Vec<Connection> {
+        let processes: HashMap<(u64, SocketAddr, SocketAddr), u32> = self
+            .maps
+            .origins()
+            .into_iter()
+            .map(|origin| {
+                (
+                    (origin.netns_cookie, origin.client, origin.proxy),
+                    origin.process,
+                )
+            })
+            .collect();
+        let mut connections: Vec<Connection> = self
+            .pods
+            .report()
+            .into_iter()
+            .flat_map(|pod| {
+                let processes = &processes;
+                let cookie = pod.netns_cookie.unwrap_or_default();
+                let name = pod.spec.name;
+                pod.connections.into_iter().map(move |open| Connection {
+                    pod: name.clone(),
+                    client: open.client,
+                    original_destination: open.destination,
+                    via: open.proxy,
+                    process: processes.get(&(cookie, open.client, open.proxy)).copied(),
+                    age_seconds: open.age.as_secs_f64(),
+                    bytes_sent: open.bytes_sent,
+                    bytes_received: open.bytes_received,
+                })
+            })
+            .collect();
+        connections.sort_by(|left, right| right.age_seconds.total_cmp(&left.age_seconds));
+        connections
+    }
+}
+
+fn pod(report: PodReport) -> Pod {
+    Pod {
+        name: report.spec.name,
+        netns: report.spec.netns,
+        state: report.state,
+        reason: report.reason,
+        netns_cookie: report.netns_cookie,
+        proxy: match report.spec.proxy {
+            Proxy::Agent => "agent".into(),
+            Proxy::External { port, .. } => format!("external, port {port}"),
+        },
+        on_agent_down: match report.spec.on_agent_down {
+            OnAgentDown::Open => "open".into(),
+            OnAgentDown::Closed => "closed".into(),
+        },
+        connections: report.connections.len(),
+        connections_total: report.connections_total,
+        connections_failed: report.connections_failed,
+    }
+}
+
+fn descriptors() -> DescriptorCounts {
+    DescriptorCounts {
+        open: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+        limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+    }
+}

@@ -1,0 +1,124 @@
+//! The servers: HTTP over the admin socket, and over TCP for metrics and health.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use nix::sys::stat::{Mode, umask};
+use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::{Report, metrics};
+
+/// Why a server cannot start.
+#[derive(Debug, Error)]
+pub enum AdminError {
+    /// Another agent answers there.
+    #[error(
+        "agent.adminSocket: {0}: another agent answers there; stop it, or give this one another socket"
+    )]
+    Taken(PathBuf),
+    /// The socket cannot be made.
+    #[error("agent.adminSocket: {path}: {source}")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The metrics address cannot be used.
+    #[error("agent.metrics: {address}: {source}; choose another address, or `off`")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Opens the admin socket, readable by root only, and serves it.
+pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<(), AdminError> {
+    let error = |source| AdminError::Socket {
+        path: path.into(),
+        source,
+    };
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(error)?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(AdminError::Taken(path.into()));
+    }
+    // Left by an agent that was killed.
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
+        _ => {}
+    }
+    let before = umask(Mode::S_IRWXG | Mode::S_IRWXO | Mode::S_IXUSR);
+    let listener = UnixListener::bind(path);
+    umask(before);
+    let listener = listener.map_err(error)?;
+    let router = Router::new()
+        .route(
+            "/status",
+            get(|State(report): State<Arc<Report>>| async move { Json(report.status()) }),
+        )
+        .route(
+            "/pods",
+            get(|State(report): State<Arc<Report>>| async move { Json(report.pods()) }),
+        )
+        .route(
+            "/connections",
+            get(|State(report): State<Arc<Report>>| async move { Json(report.connections()) }),
+        )
+        .with_state(report);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
+}
+
+/// Serves `/metrics`, `/healthz` (the process lives) and `/readyz` (every pod is enrolled).
+pub async fn serve_metrics(address: SocketAddr, report: Arc<Report>) -> Result<(), AdminError> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| AdminError::Metrics { address, source })?;
+    let router = Router::new()
+        .route("/metrics", get(metrics_page))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readiness))
+        .with_state(report);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
+}
+
+async fn metrics_page(State(report): State<Arc<Report>>) -> impl IntoResponse {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match metrics::text(&report) {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
+        Err(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain")],
+            "the metrics could not be written as text\n".into(),
+        ),
+    }
+}
+
+async fn readiness(State(report): State<Arc<Report>>) -> impl IntoResponse {
+    if report.ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: see `mesh-agent pods`\n",
+        )
+    }
+}

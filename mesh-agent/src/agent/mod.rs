@@ -1,0 +1,273 @@
+//! What `run` does, from start to drain.
+
+mod descriptors;
+mod place;
+mod reload;
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+
+use crate::{
+    admin::{Report, serve_admin, serve_metrics},
+    config::{self, CgroupPath, Config, MetricsAddress},
+    kernel::{Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log},
+    pods::{self, PodSet},
+};
+use place::Place;
+
+/// Runs the agent with the configuration file `path` until SIGTERM or SIGINT, then drains.
+pub fn run(path: &Path) -> anyhow::Result<()> {
+    // Before any other thread exists: the threads must all begin in this namespace.
+    pods::remember_own().context("cannot open this process's network namespace")?;
+    let loaded = config::load(path)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "mesh-agent run needs root (it loads eBPF programs and enters pods' network namespaces); use sudo"
+        );
+    }
+    crate::check::requirements_of_run()?;
+    descriptors::raise_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("mesh-agent")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let agent = Agent::start(path, loaded.config).await?;
+        agent.serve().await
+    })
+}
+
+struct Agent {
+    config_path: PathBuf,
+    config: Config,
+    report: Arc<Report>,
+    attached: Attached,
+    tasks: Vec<JoinHandle<()>>,
+    /// Held as long as this agent runs.
+    _place: Place,
+}
+
+impl Agent {
+    /// Everything that can fail because of the configuration or the pods comes before anything is
+    /// attached; on an error nothing is left behind.
+    async fn start(config_path: &Path, config: Config) -> anyhow::Result<Self> {
+        let cgroup_path = match &config.agent.cgroup {
+            CgroupPath::Auto => Cgroup::find_root()?,
+            CgroupPath::Path(path) => path.clone(),
+        };
+        let cgroup = Cgroup::open(&cgroup_path)?;
+        if !cgroup.contains_this_process() {
+            bail!(
+                "agent.cgroup: {}: this process runs outside of it, so the programs would not see \
+                 its sockets; start the agent inside (write its PID to cgroup.procs) or name a \
+                 cgroup above it",
+                cgroup_path.display()
+            );
+        }
+        let place = Place::take(&cgroup, &config.agent.pin_path)?;
+        let mut loaded = Loaded::load(&config.agent.pin_path, config.agent.max_connections)?;
+        let maps = Arc::new(loaded.maps()?);
+        let pods = Arc::new(PodSet::new(
+            Arc::clone(&maps),
+            config.agent.drain_timeout.into(),
+        ));
+        let earlier = Earlier::of(&maps, loaded.takes_over);
+        pods.start_exclusions_at(earlier.next_exclusions_id);
+
+        let report = Arc::new(Report {
+            pods: Arc::clone(&pods),
+            maps: Arc::clone(&maps),
+            cgroup: cgroup_path,
+            pin_path: config.agent.pin_path.clone(),
+            config: config_path.into(),
+            started: Instant::now(),
+            config_error: Mutex::new(None),
+            capturing: AtomicBool::new(false),
+        });
+        // Servers first: a taken address or socket must leave nothing behind.
+        if let MetricsAddress::Address(address) = config.agent.metrics {
+            serve_metrics(address, Arc::clone(&report)).await?;
+        }
+        let events = KernelEvents::open(&loaded)?;
+        let logger = KernelLogger::open(&mut loaded)?;
+        serve_admin(&config.agent.admin_socket, Arc::clone(&report))?;
+        let took_over = loaded.takes_over;
+        // Without programs attached this changes nothing but maps that nobody reads; in a take-over
+        // it refreshes the pods of the earlier run one by one.
+        let started = pods
+            .apply(&config.pods)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(Attached::attach(loaded, &cgroup)?));
+        let attached = match started {
+            Ok(attached) => attached,
+            Err(error) => {
+                pods.drain().await;
+                let _gone = fs::remove_file(&config.agent.admin_socket);
+                return Err(error);
+            }
+        };
+        earlier.sweep(&maps, &pods.cookies());
+        report.capturing.store(true, Ordering::Relaxed);
+        if took_over {
+            tracing::info!("took over from an agent that did not end properly");
+        }
+        let tasks = vec![
+            tokio::spawn(log_events(events, Arc::clone(&pods))),
+            tokio::spawn(kernel_log(logger)),
+        ];
+        tracing::info!(
+            "ready: {} of {} pods enrolled, capturing in {}",
+            pods.cookies().len(),
+            config.pods.len(),
+            report.cgroup.display()
+        );
+        Ok(Self {
+            config_path: config_path.into(),
+            config,
+            report,
+            attached,
+            tasks,
+            _place: place,
+        })
+    }
+
+    /// Serves until told to stop.
+    async fn serve(mut self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut watcher = reload::Watcher::new(&self.config_path);
+        loop {
+            watcher.watch(&self.config.pods);
+            tokio::select! {
+                () = watcher.changed() => {}
+                () = received(&mut terminate) => break,
+                () = received(&mut interrupt) => break,
+            }
+            if let Some(outcome) = watcher.read_config(&self.config).await {
+                self.reload(outcome);
+            }
+            self.report.pods.reconcile();
+        }
+        self.stop(&mut terminate, &mut interrupt).await;
+        Ok(())
+    }
+
+    fn reload(&mut self, outcome: anyhow::Result<Config>) {
+        let applied = outcome.and_then(|config| {
+            self.report.pods.apply(&config.pods)?;
+            Ok(config)
+        });
+        let error = match applied {
+            Ok(config) => {
+                tracing::info!(
+                    "applied the changed configuration: {} pods",
+                    config.pods.len()
+                );
+                self.config = config;
+                None
+            }
+            Err(error) => {
+                tracing::error!("the changed configuration is not applied: {error:#}");
+                Some(format!("{error:#}"))
+            }
+        };
+        *self
+            .report
+            .config_error
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = error;
+    }
+
+    /// Drains and leaves nothing behind. A second signal cuts the draining short.
+    async fn stop(self, terminate: &mut Signal, interrupt: &mut Signal) {
+        tracing::info!("stopping: capturing no new connections");
+        self.report.capturing.store(false, Ordering::Relaxed);
+        tokio::select! {
+            () = self.report.pods.drain() => {}
+            () = received(terminate) => tracing::warn!("second signal: not waiting any longer"),
+            () = received(interrupt) => tracing::warn!("second signal: not waiting any longer"),
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.attached.detach();
+        let _gone = fs::remove_file(&self.config.agent.admin_socket);
+        tracing::info!("stopped: nothing is captured any more");
+    }
+}
+
+/// What an earlier run left in the maps that are taken over.
+struct Earlier {
+    cookies: Vec<u64>,
+    next_exclusions_id: u32,
+}
+
+impl Earlier {
+    fn of(maps: &Maps, takes_over: bool) -> Self {
+        let pods = if takes_over { maps.pods() } else { Vec::new() };
+        Self {
+            next_exclusions_id: 1 + pods
+                .iter()
+                .map(|(_, pod)| pod.exclusions_id)
+                .max()
+                .unwrap_or(0),
+            cookies: pods.into_iter().map(|(cookie, _)| cookie).collect(),
+        }
+    }
+
+    /// Un-enrols pods that are not in today's configuration.
+    fn sweep(&self, maps: &Maps, enrolled: &HashSet<u64>) {
+        for cookie in self
+            .cookies
+            .iter()
+            .filter(|cookie| !enrolled.contains(cookie))
+        {
+            if let Err(error) = maps.remove_pod(*cookie) {
+                tracing::error!("{error}");
+            }
+        }
+        if let Err(error) = maps.sweep_exclusions(|id| id < self.next_exclusions_id) {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+async fn received(signal: &mut Signal) {
+    if signal.recv().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn log_events(events: KernelEvents, pods: Arc<PodSet>) {
+    events
+        .run(|event| {
+            let pod = pods
+                .name_of(event.netns_cookie)
+                .unwrap_or_else(|| format!("with netns cookie {}", event.netns_cookie));
+            tracing::warn!(
+                "pod {pod}: process {} connecting to {}: {}",
+                event.process,
+                event.destination,
+                event.description()
+            );
+        })
+        .await;
+}

@@ -1,0 +1,38 @@
+//! `mesh-agent pods`.
+
+use super::{Output, Reading, output};
+use crate::admin::{client, model::Pod};
+
+/// Prints the pods of the running agent.
+pub fn run(reading: &Reading) -> anyhow::Result<()> {
+    let pods: Vec<Pod> = client::get(&reading.admin_socket, "/pods")?;
+    if reading.output == Output::Json {
+        return Ok(output::json(&pods)?);
+    }
+    let mut table = output::table([
+        "POD",
+        "STATE",
+        "NETNS",
+        "COOKIE",
+        "PROXY",
+        "WITHOUT AGENT",
+        "OPEN",
+        "TOTAL",
+        "REASON",
+    ]);
+    for pod in pods {
+        table.add_row([
+            pod.name,
+            pod.state.to_string(),
+            pod.netns.display().to_string(),
+            pod.netns_cookie
+                .map_or_else(|| "-".to_owned(), |cookie| cookie.to_string()),
+            pod.proxy,
+            pod.on_agent_down,
+            pod.connections.to_string(),
+            pod.connections_total.to_string(),
+            pod.reason.unwrap_or_default(),
+        ]);
+    }
+    Ok(output::print_table(&table)?)
+}

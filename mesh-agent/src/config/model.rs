@@ -1,0 +1,148 @@
+//! The configuration as the rest of the agent sees it: plain values, defaults filled in.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::values::{CgroupPath, MetricsAddress, Timespan, default_if_null};
+
+/// The whole configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(title = "mesh-agent configuration")]
+pub struct Config {
+    /// Settings of the agent itself.
+    #[serde(deserialize_with = "default_if_null")]
+    pub agent: Agent,
+    /// The pods to enrol. An empty list is fine.
+    #[serde(deserialize_with = "default_if_null")]
+    pub pods: Vec<Pod>,
+}
+
+/// Settings of the agent itself. A change takes effect at the next start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Agent {
+    /// The cgroup v2 directory the kernel programs are attached to: `auto` or an absolute path.
+    pub cgroup: CgroupPath,
+    /// Where metrics and health are served over HTTP: an address with port, or `off`.
+    pub metrics: MetricsAddress,
+    /// Unix socket of the admin API: an absolute path of at most 107 bytes.
+    #[schemars(regex(pattern = "^/"), length(max = 107))]
+    pub admin_socket: PathBuf,
+    /// Directory on a bpffs that holds the pinned maps and links: an absolute path.
+    #[schemars(regex(pattern = "^/"))]
+    pub pin_path: PathBuf,
+    /// How long SIGTERM waits for open connections: at most `10m`.
+    pub drain_timeout: Timespan,
+    /// Capacity of `origin_dst_map` in connections: 1024 to 4194304.
+    #[schemars(range(min = 1024, max = 4_194_304))]
+    pub max_connections: u32,
+}
+
+impl Agent {
+    /// Longest path a Unix socket address can hold, in bytes, without the closing NUL.
+    pub const MAX_SOCKET_PATH: usize = 107;
+    /// Longest `drainTimeout`.
+    pub const MAX_DRAIN_TIMEOUT: Timespan = Timespan::from_secs(600);
+    /// Smallest `maxConnections`.
+    pub const MIN_CONNECTIONS: u32 = 1024;
+    /// Largest `maxConnections`.
+    pub const MAX_CONNECTIONS: u32 = 4_194_304;
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            cgroup: CgroupPath::Auto,
+            metrics: MetricsAddress::default(),
+            admin_socket: PathBuf::from("/run/mesh-agent/admin.sock"),
+            pin_path: PathBuf::from("/sys/fs/bpf/mesh"),
+            drain_timeout: Timespan::from_secs(5),
+            max_connections: 262_144,
+        }
+    }
+}
+
+/// One pod: a network namespace whose sockets the agent captures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pod {
+    /// Name in tables, logs and metrics: a DNS label, unique in the file.
+    #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"))]
+    pub name: String,
+    /// Path of the network namespace: absolute, unique in the file. It may appear later.
+    #[schemars(regex(pattern = "^/"))]
+    pub netns: PathBuf,
+    /// Which traffic is captured.
+    #[serde(default, deserialize_with = "default_if_null")]
+    pub capture: Capture,
+    /// Destination ports that are never captured: 1 to 65535.
+    #[serde(default, deserialize_with = "default_if_null")]
+    #[schemars(inner(range(min = 1)))]
+    pub exclude_ports: Vec<u16>,
+    /// Destination networks that are never captured.
+    #[serde(default, deserialize_with = "default_if_null")]
+    #[schemars(with = "Vec<String>")]
+    pub exclude_cidrs: Vec<IpNet>,
+    /// What becomes of a connect while nobody listens for captured traffic in the pod.
+    #[serde(default)]
+    pub on_agent_down: OnAgentDown,
+    /// Who receives the captured traffic.
+    #[serde(default)]
+    pub proxy: Proxy,
+}
+
+/// Which traffic of a pod is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Capture {
+    /// Outbound TCP. When `false`, the agent listens in the pod but the kernel redirects nothing.
+    pub outbound: bool,
+    /// Inbound TCP. Accepted, but this version leaves that traffic alone.
+    pub inbound: bool,
+    /// DNS over UDP. Accepted, but this version leaves that traffic alone.
+    pub dns: bool,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self {
+            outbound: true,
+            inbound: false,
+            dns: false,
+        }
+    }
+}
+
+/// What becomes of a connect while nobody listens for captured traffic in the pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnAgentDown {
+    /// It goes to its destination directly.
+    #[default]
+    Open,
+    /// It is refused with ECONNREFUSED.
+    Closed,
+}
+
+/// Who receives the captured traffic of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Proxy {
+    /// The agent.
+    #[default]
+    Agent,
+    /// A proxy of the user's own that listens in the pod's network namespace and asks
+    /// `SO_ORIGINAL_DST` for the destination.
+    External {
+        /// Port the proxy listens on at 127.0.0.1: 1 to 65535.
+        #[schemars(range(min = 1))]
+        port: u16,
+        /// The cgroup v2 directory the proxy runs in: an absolute path. Its sockets are let through.
+        #[schemars(regex(pattern = "^/"))]
+        cgroup: PathBuf,
+    },
+}

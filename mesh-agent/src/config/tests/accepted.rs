@@ -1,0 +1,264 @@
+//! What is accepted, what it means, and what is warned of.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::accepted::ACCEPTED;
+use super::super::{
+    Agent, Capture, CgroupPath, Config, MetricsAddress, OnAgentDown, Pod, Proxy, Timespan,
+    fields_needing_restart, parse, schema,
+};
+use super::pod_with;
+
+fn config(text: &str) -> Config {
+    let loaded = parse(text, "mesh.yaml").unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new(), "for {text:?}");
+    loaded.config
+}
+
+#[test]
+fn a_file_with_nothing_in_it_is_all_defaults() {
+    for text in [
+        "",
+        "\n",
+        "---\n",
+        "# nothing\n",
+        "~",
+        "{}",
+        "pods: []",
+        "pods:",
+        "agent:\npods:\n",
+    ] {
+        assert_eq!(config(text), Config::default(), "for {text:?}");
+    }
+    let agent = Agent::default();
+    assert_eq!(agent.cgroup, CgroupPath::Auto);
+    assert_eq!(String::from(agent.metrics), "127.0.0.1:15020");
+    assert_eq!(
+        agent.admin_socket,
+        PathBuf::from("/run/mesh-agent/admin.sock")
+    );
+    assert_eq!(agent.pin_path, PathBuf::from("/sys/fs/bpf/mesh"));
+    assert_eq!(agent.drain_timeout.get(), Duration::from_secs(5));
+    assert_eq!(agent.max_connections, 262_144);
+}
+
+#[test]
+fn a_pod_needs_only_a_name_and_a_netns() {
+    let expected = Pod {
+        name: "client".to_owned(),
+        netns: "/run/netns/client".into(),
+        capture: Capture {
+            outbound: true,
+            inbound: false,
+            dns: false,
+        },
+        exclude_ports: Vec::new(),
+        exclude_cidrs: Vec::new(),
+        on_agent_down: OnAgentDown::Open,
+        proxy: Proxy::Agent,
+    };
+    let bare = "pods: [{name: client, netns: /run/netns/client}]";
+    assert_eq!(config(bare).pods, std::slice::from_ref(&expected));
+    let emptied = pod_with("capture:\n    excludePorts:\n    excludeCidrs:");
+    assert_eq!(config(&emptied).pods, [expected]);
+}
+
+#[test]
+fn every_field_is_read() {
+    let text = "\
+agent:
+  cgroup: /sys/fs/cgroup/mesh
+  metrics: off
+  adminSocket: /tmp/admin.sock
+  pinPath: /sys/fs/bpf/other
+  drainTimeout: 1m30s
+  maxConnections: 1024
+pods:
+  - name: client
+    netns: /run/netns/client
+    capture: {outbound: true, inbound: false, dns: false}
+    excludePorts: [22, 22, 65535]
+    excludeCidrs: [169.254.0.0/16, 'fd00::/8', 169.254.0.0/16]
+    onAgentDown: closed
+    proxy: {external: {port: 15001, cgroup: /sys/fs/cgroup/proxy}}
+";
+    let expected = Config {
+        agent: Agent {
+            cgroup: CgroupPath::Path("/sys/fs/cgroup/mesh".into()),
+            metrics: MetricsAddress::Off,
+            admin_socket: "/tmp/admin.sock".into(),
+            pin_path: "/sys/fs/bpf/other".into(),
+            drain_timeout: Timespan::from_secs(90),
+            max_connections: 1024,
+        },
+        pods: vec![Pod {
+            name: "client".to_owned(),
+            netns: "/run/netns/client".into(),
+            capture: Capture::default(),
+            exclude_ports: vec![22, 22, 65535],
+            exclude_cidrs: ["169.254.0.0/16", "fd00::/8", "169.254.0.0/16"]
+                .map(|cidr| cidr.parse().unwrap())
+                .to_vec(),
+            on_agent_down: OnAgentDown::Closed,
+            proxy: Proxy::External {
+                port: 15001,
+                cgroup: "/sys/fs/cgroup/proxy".into(),
+            },
+        }],
+    };
+    assert_eq!(config(text), expected);
+}
+
+#[test]
+fn durations_have_units() {
+    let cases = [
+        ("0s", Duration::ZERO),
+        ("250ms", Duration::from_millis(250)),
+        ("1m30s", Duration::from_secs(90)),
+        ("1s500ms", Duration::from_millis(1500)),
+        ("10m", Duration::from_mins(10)),
+        ("7us5ns", Duration::from_nanos(7005)),
+    ];
+    for (text, expected) in cases {
+        let span: Timespan = text.parse().unwrap();
+        assert_eq!(span.get(), expected, "for {text}");
+        assert_eq!(span.to_string(), text);
+    }
+    for text in [
+        "",
+        "5",
+        "s",
+        "5 s",
+        "5x",
+        "1.5s",
+        "-1s",
+        "1month",
+        "99999999999999999999h",
+        "५s",
+    ] {
+        assert!(text.parse::<Timespan>().is_err(), "{text:?} was accepted");
+    }
+}
+
+#[test]
+fn a_list_may_be_shared_by_an_alias() {
+    let text = "\
+pods:
+  - {name: a, netns: /a, excludePorts: &ports [22, 0x17]}
+  - {name: b, netns: /b, excludePorts: *ports}
+";
+    assert_eq!(config(text).pods[1].exclude_ports, [22, 23]);
+}
+
+#[test]
+fn what_will_surprise_is_warned_of() {
+    let text = pod_with(
+        "capture: {inbound: true, dns: true, outbound: false}\n    \
+         excludeCidrs: [10.1.2.3/8]\n    \
+         proxy: {external: {port: 1, cgroup: /a}}",
+    );
+    assert_eq!(
+        parse(&text, "mesh.yaml").unwrap().warnings,
+        [
+            "mesh.yaml:4:24: pods[0].capture.inbound: this version leaves inbound traffic alone; \
+             set it to false to silence this",
+            "mesh.yaml:4:35: pods[0].capture.dns: this version leaves dns traffic alone; set it to \
+             false to silence this",
+            "mesh.yaml:4:51: pods[0].capture.outbound: nothing of this pod is captured, and its \
+             own proxy has to steer the traffic itself; set it to true, or remove the pod",
+            "mesh.yaml:5:20: pods[0].excludeCidrs[0]: `10.1.2.3/8` has host bits and is taken as \
+             10.0.0.0/8; write 10.0.0.0/8",
+        ]
+    );
+}
+
+#[test]
+fn changes_of_the_agent_need_a_restart() {
+    let running = Agent::default();
+    assert_eq!(
+        fields_needing_restart(&running, &running),
+        Vec::<String>::new()
+    );
+    let new = Agent {
+        max_connections: 2048,
+        drain_timeout: Timespan::from_secs(1),
+        ..running.clone()
+    };
+    assert_eq!(
+        fields_needing_restart(&running, &new),
+        ["agent.drainTimeout", "agent.maxConnections"]
+    );
+}
+
+#[test]
+fn every_field_of_the_schema_says_what_it_accepts() {
+    let schema = schema();
+    let mut fields = Vec::new();
+    collect_fields(&schema, &schema, "", &mut fields);
+    assert!(fields.len() > 20, "the walk finds the fields: {fields:?}");
+    for field in &fields {
+        assert!(
+            ACCEPTED.iter().any(|(known, _)| known == field),
+            "{field} is not in the table"
+        );
+    }
+    // And the other way round: nothing in the table that the schema does not have.
+    for (known, _) in ACCEPTED {
+        let choice = *known == "pods[].proxy.agent";
+        assert!(
+            choice || fields.iter().any(|field| field == known),
+            "{known} is not in the schema"
+        );
+    }
+}
+
+/// Collects the patterns of all fields below `node` of the schema `root`.
+fn collect_fields(
+    root: &serde_json::Value,
+    node: &serde_json::Value,
+    at: &str,
+    fields: &mut Vec<String>,
+) {
+    if !fields.iter().any(|known| known == at) {
+        fields.push(at.to_owned());
+    }
+    if let Some(pointer) = node["$ref"].as_str() {
+        let target = root.pointer(pointer.trim_start_matches('#')).unwrap();
+        collect_fields(root, target, at, fields);
+    }
+    for (name, below) in node["properties"].as_object().into_iter().flatten() {
+        let below_at = if at.is_empty() {
+            name.clone()
+        } else {
+            format!("{at}.{name}")
+        };
+        collect_fields(root, below, &below_at, fields);
+    }
+    if node["items"].is_object() {
+        collect_fields(root, &node["items"], &format!("{at}[]"), fields);
+    }
+    for choice in node["oneOf"].as_array().into_iter().flatten() {
+        collect_fields(root, choice, at, fields);
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_parser_refuses() {
+    let schema = schema();
+    for definition in ["Agent", "Capture", "Pod"] {
+        assert_eq!(
+            schema["$defs"][definition]["additionalProperties"], false,
+            "{definition}"
+        );
+    }
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(
+        schema["$defs"]["Pod"]["required"],
+        serde_json::json!(["name", "netns"])
+    );
+    let agent = &schema["$defs"]["Agent"]["properties"];
+    assert_eq!(agent["maxConnections"]["minimum"], Agent::MIN_CONNECTIONS);
+    assert_eq!(agent["maxConnections"]["maximum"], Agent::MAX_CONNECTIONS);
+    assert_eq!(agent["adminSocket"]["maxLength"], Agent::MAX_SOCKET_PATH);
+}

@@ -1,0 +1,204 @@
+//! What the types cannot say: ranges, uniqueness, absolute paths.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use ipnet::IpNet;
+
+use super::accepted::accepted;
+use super::field_path::FieldPath;
+use super::finding::Finding;
+use super::model::{Agent, Config, Pod, Proxy};
+use super::values::{CgroupPath, MetricsAddress};
+use super::yaml::quoted;
+
+/// The first rule that `config` breaks.
+pub(super) fn validate(config: &Config) -> Result<(), Finding> {
+    agent(&config.agent)?;
+    let mut names = HashMap::new();
+    let mut namespaces = HashMap::new();
+    for (index, pod) in config.pods.iter().enumerate() {
+        let at = FieldPath::default().field("pods").index(index);
+        one_pod(&at, pod)?;
+        if let Some(first) = names.insert(pod.name.as_str(), index) {
+            return Err(taken(&at, "name", &pod.name, first));
+        }
+        if let Some(first) = namespaces.insert(normalised(&pod.netns), index) {
+            return Err(taken(&at, "netns", &pod.netns.display().to_string(), first));
+        }
+    }
+    Ok(())
+}
+
+fn agent(agent: &Agent) -> Result<(), Finding> {
+    let at = FieldPath::default().field("agent");
+    if let CgroupPath::Path(path) = &agent.cgroup {
+        absolute(at.field("cgroup"), path)?;
+    }
+    if let MetricsAddress::Address(address) = agent.metrics
+        && address.port() == 0
+    {
+        return Err(refused(at.field("metrics"), "port 0 is not a port"));
+    }
+    let socket = at.field("adminSocket");
+    absolute(socket.clone(), &agent.admin_socket)?;
+    let length = agent.admin_socket.as_os_str().len();
+    if length > Agent::MAX_SOCKET_PATH {
+        return Err(refused(socket, format!("the path has {length} bytes")));
+    }
+    if agent
+        .admin_socket
+        .as_os_str()
+        .as_encoded_bytes()
+        .ends_with(b"/")
+    {
+        return Err(refused(socket, "the path is a directory's"));
+    }
+    absolute(at.field("pinPath"), &agent.pin_path)?;
+    if agent.drain_timeout > Agent::MAX_DRAIN_TIMEOUT {
+        let problem = format!("`{}` is too long", agent.drain_timeout);
+        return Err(refused(at.field("drainTimeout"), problem));
+    }
+    if !(Agent::MIN_CONNECTIONS..=Agent::MAX_CONNECTIONS).contains(&agent.max_connections) {
+        let problem = format!("`{}` is out of range", agent.max_connections);
+        return Err(refused(at.field("maxConnections"), problem));
+    }
+    Ok(())
+}
+
+fn one_pod(at: &FieldPath, pod: &Pod) -> Result<(), Finding> {
+    if !is_dns_label(&pod.name) {
+        return Err(refused(
+            at.field("name"),
+            format!("{} is not a DNS label", quoted(&pod.name)),
+        ));
+    }
+    absolute(at.field("netns"), &pod.netns)?;
+    let ports = at.field("excludePorts");
+    if let Some(index) = pod.exclude_ports.iter().position(|port| *port == 0) {
+        return Err(refused(ports.index(index), "port 0 is not a port"));
+    }
+    let cidrs = at.field("excludeCidrs");
+    for (index, cidr) in pod.exclude_cidrs.iter().enumerate() {
+        if let Some(v4) = mapped_v4(cidr) {
+            let problem = format!("`{cidr}` is an IPv4 network in IPv6 notation");
+            return Err(Finding::new(
+                cidrs.index(index),
+                problem,
+                format!("write {v4}"),
+            ));
+        }
+    }
+    if let Proxy::External { port, cgroup } = &pod.proxy {
+        let external = at.field("proxy").field("external");
+        if *port == 0 {
+            return Err(refused(external.field("port"), "port 0 is not a port"));
+        }
+        absolute(external.field("cgroup"), cgroup)?;
+    }
+    Ok(())
+}
+
+/// What is valid but will surprise.
+pub(super) fn warnings(config: &Config) -> Vec<Finding> {
+    let mut warnings = Vec::new();
+    for (index, pod) in config.pods.iter().enumerate() {
+        let at = FieldPath::default().field("pods").index(index);
+        let capture = at.field("capture");
+        for (asked, direction) in [(pod.capture.inbound, "inbound"), (pod.capture.dns, "dns")] {
+            if asked {
+                warnings.push(Finding::new(
+                    capture.field(direction),
+                    format!("this version leaves {direction} traffic alone"),
+                    "set it to false to silence this",
+                ));
+            }
+        }
+        if !pod.capture.outbound && pod.proxy != Proxy::Agent {
+            warnings.push(Finding::new(
+                capture.field("outbound"),
+                "nothing of this pod is captured, and its own proxy has to steer the traffic itself",
+                "set it to true, or remove the pod",
+            ));
+        }
+        for (index, cidr) in pod.exclude_cidrs.iter().enumerate() {
+            let network = cidr.trunc();
+            if network != *cidr {
+                warnings.push(Finding::new(
+                    at.field("excludeCidrs").index(index),
+                    format!("`{cidr}` has host bits and is taken as {network}"),
+                    format!("write {network}"),
+                ));
+            }
+        }
+    }
+    warnings
+}
+
+/// A finding whose remedy is what the field accepts.
+fn refused(path: FieldPath, problem: impl Into<String>) -> Finding {
+    let remedy = accepted(&path.pattern()).map(|accepted| format!("write {accepted}"));
+    Finding::new(path, problem, remedy.unwrap_or_default())
+}
+
+fn taken(at: &FieldPath, field: &str, value: &str, first: usize) -> Finding {
+    let other = FieldPath::default().field("pods").index(first).field(field);
+    let problem = format!("{} is already used by {other}", quoted(value));
+    let remedy = format!("give each pod a {field} of its own");
+    Finding {
+        other: Some(other),
+        ..Finding::new(at.field(field), problem, remedy)
+    }
+}
+
+fn absolute(field: FieldPath, path: &Path) -> Result<(), Finding> {
+    let text = path.display().to_string();
+    if text.is_empty() {
+        return Err(refused(field, "is empty"));
+    }
+    if text.contains('\0') {
+        return Err(refused(field, format!("{} contains a NUL", quoted(&text))));
+    }
+    if !path.is_absolute() {
+        return Err(refused(
+            field,
+            format!("{} is not an absolute path", quoted(&text)),
+        ));
+    }
+    Ok(())
+}
+
+/// RFC 1123: at most 63 of a-z, 0-9 and `-`, no `-` at either end.
+fn is_dns_label(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// The path without `.`, `..` and doubled slashes, for comparing; links are not followed.
+fn normalised(path: &Path) -> PathBuf {
+    path.components()
+        .fold(PathBuf::new(), |mut plain, component| {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    plain.pop();
+                }
+                component => plain.push(component),
+            }
+            plain
+        })
+}
+
+/// The IPv4 network that `cidr` means where it lies in `::ffff:0:0/96`: addresses of that kind are
+/// treated as IPv4 ones, so that an IPv6 rule would never match.
+fn mapped_v4(cidr: &IpNet) -> Option<IpNet> {
+    let IpNet::V6(cidr) = cidr else { return None };
+    let prefix = cidr.prefix_len().checked_sub(96)?;
+    let address = cidr.addr().to_ipv4_mapped()?;
+    IpNet::new(address.into(), prefix)
+        .ok()
+        .map(|network| network.trunc())
+}

@@ -1,0 +1,139 @@
+//! Attaching to the cgroup. Links and maps are pinned: when the agent dies the programs stay, and
+//! each pod's `onAgentDown` goes on to decide.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{Program, ProgramError},
+};
+
+use super::{
+    Cgroup, KernelError, Loaded, PROGRAMS, bpf_syscall, load::PINNED_MAPS, programs::Hook,
+};
+
+/// The programs, attached. Dropping this leaves them attached; see [`Attached::detach`].
+#[derive(Debug)]
+pub struct Attached {
+    /// Keeps the maps' and programs' descriptors open.
+    _ebpf: Ebpf,
+    pin_path: PathBuf,
+}
+
+impl Attached {
+    /// Attaches every program to `cgroup`. Links of an earlier run on the same cgroup are switched
+    /// over to the new programs without a moment in between; others of ours are removed.
+    ///
+    /// On an error nothing new stays attached.
+    pub fn attach(loaded: Loaded, cgroup: &Cgroup) -> Result<Self, KernelError> {
+        let pin_path = loaded.pin_path.clone();
+        let takes_over = loaded.takes_over;
+        let result = attach_all(&loaded, cgroup);
+        if let Err(error) = result {
+            if !takes_over {
+                remove_pins(&pin_path);
+            }
+            return Err(error);
+        }
+        Ok(Self {
+            _ebpf: loaded.ebpf,
+            pin_path,
+        })
+    }
+
+    /// Detaches everything and removes every pin.
+    pub fn detach(self) {
+        remove_pins(&self.pin_path);
+    }
+}
+
+fn link_pin(pin_path: &Path, hook: &Hook) -> PathBuf {
+    pin_path.join(format!("link_{}", hook.program))
+}
+
+fn attach_all(loaded: &Loaded, cgroup: &Cgroup) -> Result<(), KernelError> {
+    let pin_path = loaded.pin_path.clone();
+    if !loaded.takes_over {
+        // Pins of another shape, or half a set: nothing of them can be used.
+        remove_pins(&pin_path);
+    }
+    fs::create_dir_all(&pin_path).map_err(|source| KernelError::Pin {
+        path: pin_path.clone(),
+        source,
+    })?;
+    if !loaded.takes_over {
+        pin_maps(&loaded.ebpf, &pin_path)?;
+    }
+    let cgroup_id = cgroup.id()?;
+    for hook in PROGRAMS {
+        let pin = link_pin(&pin_path, hook);
+        let program = loaded
+            .ebpf
+            .program(hook.program)
+            .ok_or(KernelError::Missing(hook.program))?;
+        if switch_over(&pin, program, cgroup_id) {
+            continue;
+        }
+        remove_pin(&pin).map_err(|source| KernelError::Pin {
+            path: pin.clone(),
+            source,
+        })?;
+        attach(program, cgroup, hook, &pin).map_err(|source| KernelError::Program {
+            program: hook.program,
+            source: Box::new(source),
+        })?;
+    }
+    Ok(())
+}
+
+fn pin_maps(ebpf: &Ebpf, pin_path: &Path) -> Result<(), KernelError> {
+    for &name in PINNED_MAPS {
+        let path = pin_path.join(name);
+        let map = ebpf.map(name).ok_or(KernelError::Missing(name))?;
+        map.pin(&path).map_err(|error| KernelError::Pin {
+            path,
+            source: io::Error::other(error.to_string()),
+        })?;
+    }
+    Ok(())
+}
+
+/// Points an earlier run's link at `program`; `false` if there is none that fits.
+fn switch_over(pin: &Path, program: &Program, cgroup_id: u64) -> bool {
+    let (Ok(link), Ok(program)) = (bpf_syscall::open_pin(pin), program.fd()) else {
+        return false;
+    };
+    let link: OwnedFd = link;
+    bpf_syscall::link_cgroup(link.as_fd()).is_ok_and(|id| id == cgroup_id)
+        && bpf_syscall::update_link(link.as_fd(), program.as_fd()).is_ok()
+}
+
+/// Attaches `program` beside those of others and pins the link. By hand, because aya cannot turn
+/// every kind of cgroup link into one that can be pinned.
+fn attach(program: &Program, cgroup: &Cgroup, hook: &Hook, pin: &Path) -> Result<(), ProgramError> {
+    let link = bpf_syscall::create_link(program.fd()?.as_fd(), cgroup.as_fd(), hook.attach_type)?;
+    bpf_syscall::pin(link.as_fd(), pin)?;
+    Ok(())
+}
+
+fn remove_pin(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes every pin of ours, connect first: no connect is redirected while its helpers go.
+fn remove_pins(pin_path: &Path) {
+    for hook in PROGRAMS.iter().rev() {
+        let _gone_already = remove_pin(&link_pin(pin_path, hook));
+    }
+    for map in PINNED_MAPS {
+        let _gone_already = remove_pin(&pin_path.join(map));
+    }
+    let _not_empty = fs::remove_dir(pin_path);
+}

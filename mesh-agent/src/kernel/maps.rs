@@ -1,0 +1,285 @@
+//! Typed views of the maps. Values cross as plain bytes, checked by bytemuck.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::{Mutex, PoisonError},
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+};
+use ipnet::IpNet;
+use mesh_common::{
+    COUNTERS, ExclusionData, Origin, OriginKey, PROTOCOL_TCP, Pod, SocketRole, SocketState,
+};
+
+use super::{KernelError, bpf_syscall};
+
+type Bytes<T> = <T as AsBytes>::Array;
+
+/// A shared type as the byte array of its size, which is what aya accepts without more `unsafe`.
+pub trait AsBytes {
+    /// `[u8; size_of::<Self>()]`.
+    type Array: aya::Pod + bytemuck::Pod;
+}
+
+macro_rules! as_bytes {
+    ($($type:ty),+) => { $(impl AsBytes for $type { type Array = [u8; size_of::<$type>()]; })+ };
+}
+
+as_bytes!(Pod, OriginKey, Origin, ExclusionData);
+
+/// An entry of `origin_dst_map`, readable.
+#[derive(Clone, Debug)]
+pub struct OriginEntry {
+    /// Cookie of the pod's network namespace.
+    pub netns_cookie: u64,
+    /// The app's end.
+    pub client: SocketAddr,
+    /// The proxy's end.
+    pub proxy: SocketAddr,
+    /// Where the app wanted to go.
+    pub destination: SocketAddr,
+    /// Process that called connect.
+    pub process: u32,
+    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    pub connected_at: u64,
+}
+
+/// The maps that user space reads and writes.
+pub struct Maps {
+    pods: Mutex<HashMap<MapData, u64, Bytes<Pod>>>,
+    exclusions: Mutex<LpmTrie<MapData, Bytes<ExclusionData>, u32>>,
+    origins: HashMap<MapData, Bytes<OriginKey>, Bytes<Origin>>,
+    counters: PerCpuArray<MapData, u64>,
+    sk_storage: MapData,
+}
+
+fn map_error(map: &'static str) -> impl Fn(MapError) -> KernelError {
+    move |source| KernelError::Map { map, source }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
+    let map = ebpf.map(name).ok_or(KernelError::Missing(name))?;
+    // A second descriptor: the object keeps its own, for pinning.
+    let data = match map {
+        Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data)
+        | Map::SkStorage(data)
+        | Map::RingBuf(data) => data,
+        _ => return Err(KernelError::Missing(name)),
+    };
+    let fd = data
+        .fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| KernelError::Map {
+            map: name,
+            source: MapError::IoError(error),
+        })?;
+    let data = MapData::from_fd(fd).map_err(map_error(name))?;
+    Map::from_map_data(data).map_err(map_error(name))
+}
+
+impl fmt::Debug for Maps {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Maps")
+    }
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let Map::SkStorage(sk_storage) = take(ebpf, "sk_storage_map")? else {
+            return Err(KernelError::Missing("sk_storage_map"));
+        };
+        Ok(Self {
+            pods: Mutex::new(take(ebpf, "pods")?.try_into().map_err(map_error("pods"))?),
+            exclusions: Mutex::new(
+                take(ebpf, "exclusions")?
+                    .try_into()
+                    .map_err(map_error("exclusions"))?,
+            ),
+            origins: take(ebpf, "origin_dst_map")?
+                .try_into()
+                .map_err(map_error("origin_dst_map"))?,
+            counters: take(ebpf, "counters")?
+                .try_into()
+                .map_err(map_error("counters"))?,
+            sk_storage,
+        })
+    }
+
+    /// Enrols a pod, or changes how it is enrolled.
+    pub fn set_pod(&self, netns_cookie: u64, pod: &Pod) -> Result<(), KernelError> {
+        let value: Bytes<Pod> = bytemuck::cast(*pod);
+        self.pods
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(netns_cookie, value, 0)
+            .map_err(map_error("pods"))
+    }
+
+    /// Un-enrols a pod; fine if it is not enrolled.
+    pub fn remove_pod(&self, netns_cookie: u64) -> Result<(), KernelError> {
+        ignore_missing(
+            self.pods
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&netns_cookie),
+        )
+        .map_err(map_error("pods"))
+    }
+
+    /// Enrolled pods: netns cookie and entry.
+    pub fn pods(&self) -> Vec<(u64, Pod)> {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.iter()
+            .filter_map(Result::ok)
+            .map(|(cookie, pod)| (cookie, bytemuck::cast(pod)))
+            .collect()
+    }
+
+    /// Excludes `ranges` and `ports` for the pods with this exclusions id.
+    pub fn add_exclusions(
+        &self,
+        exclusions_id: u32,
+        ranges: &[IpNet],
+        ports: &[u16],
+    ) -> Result<(), KernelError> {
+        let mut map = self
+            .exclusions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (bits, data) in exclusion_keys(exclusions_id, ranges, ports) {
+            map.insert(&Key::new(bits, bytemuck::cast(data)), 1, 0)
+                .map_err(map_error("exclusions"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`Maps::add_exclusions`] added.
+    pub fn remove_exclusions(
+        &self,
+        exclusions_id: u32,
+        ranges: &[IpNet],
+        ports: &[u16],
+    ) -> Result<(), KernelError> {
+        let mut map = self
+            .exclusions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (bits, data) in exclusion_keys(exclusions_id, ranges, ports) {
+            ignore_missing(map.remove(&Key::new(bits, bytemuck::cast(data))))
+                .map_err(map_error("exclusions"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes every exclusion of ids that `is_stale` names: leftovers of an earlier run.
+    pub fn sweep_exclusions(&self, is_stale: impl Fn(u32) -> bool) -> Result<(), KernelError> {
+        let mut map = self
+            .exclusions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let stale: Vec<_> = map
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| {
+                let data = key.data();
+                let data: ExclusionData = bytemuck::cast(data);
+                is_stale(u32::from_be(data.exclusions_id))
+            })
+            .collect();
+        for key in stale {
+            ignore_missing(map.remove(&key)).map_err(map_error("exclusions"))?;
+        }
+        Ok(())
+    }
+
+    /// Marks one of the agent's own sockets; nobody without the map's descriptor can.
+    pub fn mark_socket(&self, socket: BorrowedFd<'_>, role: SocketRole) -> std::io::Result<()> {
+        let state = SocketState::own(role);
+        bpf_syscall::update_socket_storage(
+            self.sk_storage.fd().as_fd(),
+            socket,
+            bytemuck::bytes_of(&state),
+        )
+    }
+
+    /// Every counter with its name and what it counts, summed over the CPUs.
+    pub fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+        COUNTERS
+            .iter()
+            .map(|&(counter, name, help)| {
+                let sum = self
+                    .counters
+                    .get(&(counter as u32), 0)
+                    .map_or(0, |values| values.iter().sum());
+                (name, help.trim(), sum)
+            })
+            .collect()
+    }
+
+    /// Redirected connections that are open now.
+    pub fn origins(&self) -> Vec<OriginEntry> {
+        self.origins
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(key, origin)| readable(bytemuck::cast(key), bytemuck::cast(origin)))
+            .collect()
+    }
+}
+
+fn exclusion_keys<'a>(
+    exclusions_id: u32,
+    ranges: &'a [IpNet],
+    ports: &'a [u16],
+) -> impl Iterator<Item = (u32, ExclusionData)> + 'a {
+    let ranges = ranges.iter().map(IpNet::trunc).map(move |range| {
+        let (address, bits) = match range.addr() {
+            IpAddr::V4(address) => (address.to_ipv6_mapped(), 96 + u32::from(range.prefix_len())),
+            IpAddr::V6(address) => (address, u32::from(range.prefix_len())),
+        };
+        let data = ExclusionData::cidr(exclusions_id, address.octets());
+        (ExclusionData::FIXED_BITS + bits, data)
+    });
+    let ports = ports.iter().map(move |&port| {
+        (
+            ExclusionData::PORT_BITS,
+            ExclusionData::port(exclusions_id, port),
+        )
+    });
+    ranges.chain(ports)
+}
+
+fn readable(key: OriginKey, origin: Origin) -> OriginEntry {
+    debug_assert_eq!(key.protocol, PROTOCOL_TCP);
+    OriginEntry {
+        netns_cookie: key.netns_cookie,
+        client: socket_address(key.client_address, key.client_port),
+        proxy: socket_address(key.proxy_address, key.proxy_port),
+        destination: socket_address(origin.address, origin.port),
+        process: origin.process,
+        connected_at: origin.connected_at,
+    }
+}
+
+pub(super) fn socket_address(address: [u8; 16], port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::from(address).to_canonical(), port)
+}
+
+fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}

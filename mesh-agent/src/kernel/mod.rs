@@ -1,0 +1,21 @@
+//! The kernel half as the rest of the agent sees it: loading, attaching, and typed views of the
+//! maps. The only room that knows aya.
+
+mod attach;
+mod bpf_syscall;
+mod cgroup;
+mod error;
+mod events;
+mod load;
+mod maps;
+mod programs;
+mod readiness;
+
+pub use attach::Attached;
+pub use cgroup::Cgroup;
+pub use error::KernelError;
+pub use events::{KernelEvent, KernelEvents, KernelLogger, kernel_log};
+pub use load::Loaded;
+pub use maps::{Maps, OriginEntry};
+use programs::PROGRAMS;
+pub use programs::{AttachedProgram, attached_programs};

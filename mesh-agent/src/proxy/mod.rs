@@ -1,0 +1,7 @@
+//! Moves bytes between the app and where it wanted to go.
+
+mod connection;
+mod copy;
+mod upstream;
+
+pub use connection::{Connection, ConnectionStatus, Connections, serve};

@@ -1,0 +1,54 @@
+//! Sockets to servers, made inside the pod so that the server sees the pod's own address.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
+    time::Duration,
+};
+
+use mesh_common::SocketRole;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::{
+    kernel::Maps,
+    pods::{self, Netns},
+};
+
+/// A server that vanished without a word is noticed after about two minutes: the app's own
+/// keep-alive only reaches the agent.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Connects to `destination` from inside the pod. `source` is the address that the app had bound,
+/// if it did.
+pub async fn connect(
+    netns: &Netns,
+    maps: &Maps,
+    destination: SocketAddr,
+    source: Option<IpAddr>,
+) -> io::Result<TcpStream> {
+    let socket = netns.enter(|| {
+        Socket::new(
+            Domain::for_address(destination),
+            Type::STREAM.nonblocking(),
+            Some(Protocol::TCP),
+        )
+    })?;
+    maps.mark_socket(socket.as_fd(), SocketRole::Upstream)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL),
+    )?;
+    if let Some(source) = source {
+        // The port is chosen at connect, per destination.
+        pods::choose_port_at_connect(&socket)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    TcpSocket::from_std_stream(socket.into())
+        .connect(destination)
+        .await
+}

@@ -1,0 +1,60 @@
+//! Keys of the `exclusions` map.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::Address;
+
+/// What an entry of `exclusions` excludes; stands in [`ExclusionData::kind`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExclusionKind {
+    /// A destination address range.
+    Cidr = 1,
+    /// A destination port, in the first two bytes of the address, network order.
+    Port = 2,
+}
+
+/// The data part of a longest-prefix-match key: the first 64 bits always match exactly.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ExclusionData {
+    /// [`crate::Pod::exclusions_id`] of the pods this entry is for, network order.
+    pub exclusions_id: u32,
+    /// An [`ExclusionKind`], network order.
+    pub kind: u32,
+    /// Destination, or port for [`ExclusionKind::Port`].
+    pub address: Address,
+}
+
+impl ExclusionData {
+    /// Bits of the key before the address: id and kind.
+    pub const FIXED_BITS: u32 = 64;
+    /// Prefix length that matches one port exactly.
+    pub const PORT_BITS: u32 = Self::FIXED_BITS + 16;
+    /// Prefix length that matches one address exactly.
+    pub const ADDRESS_BITS: u32 = Self::FIXED_BITS + 128;
+
+    /// The key data for a destination address.
+    #[inline(always)]
+    pub const fn cidr(exclusions_id: u32, address: Address) -> Self {
+        Self {
+            exclusions_id: exclusions_id.to_be(),
+            kind: (ExclusionKind::Cidr as u32).to_be(),
+            address,
+        }
+    }
+
+    /// The key data for a destination port.
+    #[inline(always)]
+    pub const fn port(exclusions_id: u32, port: u16) -> Self {
+        let mut address = [0; 16];
+        let bytes = port.to_be_bytes();
+        address[0] = bytes[0];
+        address[1] = bytes[1];
+        Self {
+            exclusions_id: exclusions_id.to_be(),
+            kind: (ExclusionKind::Port as u32).to_be(),
+            address,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Types that the kernel half (`mesh-ebpf`) and the user half (`mesh-agent`) share: the keys and
+//! values of the maps, the counters and the well-known ports.
+//!
+//! Everything is `repr(C)` without padding, so that both halves and `bpftool map dump` agree on
+//! every byte. Addresses are 16 bytes in network order, IPv4 as v4-mapped IPv6; ports are in host
+//! order, so that a dump reads as a person would write it.
+#![no_std]
+
+mod address;
+mod counter;
+mod exclusion;
+mod origin;
+mod pod;
+
+pub use address::{Address, IPV4_MAPPED_PREFIX, token_address};
+pub use counter::{COUNTERS, Counter};
+pub use exclusion::{ExclusionData, ExclusionKind};
+pub use origin::{Origin, OriginKey, SocketRole, SocketState};
+pub use pod::{ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, Pod, capture, pod_flags};
+
+mod event;
+pub use event::{Event, EventKind};
+
+/// Port of the agent's outbound listener in every pod's network namespace.
+pub const OUTBOUND_PORT: u16 = 15001;
+
+/// IANA protocol number of TCP, as it stands in [`OriginKey::protocol`].
+pub const PROTOCOL_TCP: u16 = 6;

@@ -1,0 +1,59 @@
+//! getpeername4 and getpeername6: the app sees the address that it asked for.
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use mesh_common::{Origin, SocketRole};
+
+use crate::{
+    address::{Words, mapped, same, words},
+    connect::{read_address6, write_address6},
+    storage,
+};
+
+/// getpeername programs must return 1.
+const OK: i32 = 1;
+
+#[cgroup_sock_addr(getpeername4)]
+pub fn mesh_getpeer4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: readable in this hook.
+    let peer = mapped(unsafe { (*ctx.sock_addr).user_ip4 });
+    if let Some(origin) = origin_of(&ctx, &peer) {
+        let address = words(origin.address);
+        // SAFETY: this hook may write these fields.
+        unsafe {
+            (*ctx.sock_addr).user_ip4 = address[3];
+            (*ctx.sock_addr).user_port = u32::from(origin.port.to_be());
+        }
+    }
+    OK
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub fn mesh_getpeer6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: an IPv6 hook.
+    let peer = unsafe { read_address6(&ctx) };
+    if let Some(origin) = origin_of(&ctx, &peer) {
+        // SAFETY: an IPv6 hook that may write these fields.
+        unsafe {
+            write_address6(&ctx, &words(origin.address));
+            (*ctx.sock_addr).user_port = u32::from(origin.port.to_be());
+        }
+    }
+    OK
+}
+
+/// Where the app wanted to go, if its socket is connected to where we sent it.
+#[inline(always)]
+fn origin_of(ctx: &SockAddrContext, peer: &Words) -> Option<&'static Origin> {
+    // SAFETY: every sock_addr context has a socket.
+    let (socket, port) = unsafe {
+        (
+            (*ctx.sock_addr).__bindgen_anon_1.sk,
+            (*ctx.sock_addr).user_port,
+        )
+    };
+    let state = storage::get(socket)?;
+    let ours = state.role == SocketRole::Client as u16
+        && state.proxy_port == u16::from_be(port as u16)
+        && same(peer, &words(state.proxy_address));
+    ours.then_some(&state.origin)
+}

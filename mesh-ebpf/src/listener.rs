@@ -1,0 +1,95 @@
+//! Is the proxy there? Looks for its listener in the pod's network namespace.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+    },
+    helpers::{bpf_sk_lookup_tcp, bpf_sk_release},
+    programs::SockAddrContext,
+};
+use mesh_common::{Pod, SocketRole, pod_flags, token_address};
+
+use crate::{
+    address::{LOOPBACK4, LOOPBACK6, Words, is_mapped, mapped},
+    storage,
+};
+
+/// `TCP_LISTEN` of include/net/tcp_states.h.
+const TCP_LISTEN: u32 = 10;
+
+/// Where to send a connect to `destination`, or `None` when no proxy listens there.
+#[inline(always)]
+pub fn proxy_address(
+    ctx: &SockAddrContext,
+    pod: &Pod,
+    destination: &Words,
+    port: u16,
+) -> Option<Words> {
+    if !is_mapped(destination) {
+        return is_listening(ctx, pod, &LOOPBACK6).then_some(LOOPBACK6);
+    }
+    let token = mapped(token_address(u32::from_be(destination[3]), port).to_be());
+    if is_listening(ctx, pod, &token) {
+        return Some(token);
+    }
+    // A user's own proxy may listen on 127.0.0.1 only.
+    let loopback = mapped(LOOPBACK4);
+    (pod.flags & pod_flags::EXTERNAL_PROXY != 0 && is_listening(ctx, pod, &loopback))
+        .then_some(loopback)
+}
+
+/// Whether the pod's proxy listens on `address`. Another program's listener on the agent's port
+/// does not count.
+#[inline(always)]
+fn is_listening(ctx: &SockAddrContext, pod: &Pod, address: &Words) -> bool {
+    let port = (pod.proxy_port as u16).to_be();
+    let (mut tuple, size) = if is_mapped(address) {
+        let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            saddr: 0,
+            daddr: address[3],
+            sport: 0,
+            dport: port,
+        };
+        (
+            bpf_sock_tuple {
+                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 },
+            },
+            size_of_val(&ipv4),
+        )
+    } else {
+        let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+            saddr: [0; 4],
+            daddr: *address,
+            sport: 0,
+            dport: port,
+        };
+        (
+            bpf_sock_tuple {
+                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 },
+            },
+            size_of_val(&ipv6),
+        )
+    };
+    // SAFETY: the context is the program's own, the tuple lives on the stack.
+    let socket = unsafe {
+        bpf_sk_lookup_tcp(
+            ctx.as_ptr(),
+            &raw mut tuple,
+            size as u32,
+            BPF_F_CURRENT_NETNS as u64,
+            0,
+        )
+    };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and not yet released.
+    let listening = unsafe { (*socket).state } == TCP_LISTEN
+        && (pod.flags & pod_flags::EXTERNAL_PROXY != 0
+            || storage::has_role(socket, SocketRole::Listener));
+    // SAFETY: the reference that the lookup took.
+    unsafe { bpf_sk_release(socket.cast()) };
+    listening
+}
