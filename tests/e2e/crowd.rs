@@ -13,6 +13,11 @@ const HOLD: u64 = 50_000;
 /// Connections opened each second beside them.
 const RATE: u64 = 1_000;
 
+const SERVERS: u64 = 4;
+
+/// First of the kernel's ephemeral ports.
+const FIRST_PORT: u64 = 32_768;
+
 /// Files of the agent that are no connections, with room to spare.
 const SPARE_FILES: u64 = 300;
 
@@ -29,7 +34,7 @@ fn churn_seconds() -> Result<u64> {
 /// Four servers, each with the target that the client is to be given.
 fn servers(node: &Node) -> Result<Vec<(Pod, Process, String)>> {
     let mut servers = Vec::new();
-    for number in 0..4 {
+    for number in 0..SERVERS {
         let (name, address) = (
             format!("server{number}"),
             format!("10.77.0.{}", 10 + number),
@@ -41,6 +46,18 @@ fn servers(node: &Node) -> Result<Vec<(Pod, Process, String)>> {
         servers.push((pod, process, format!("{name}={address}:9000")));
     }
     Ok(servers)
+}
+
+/// As many ephemeral ports as one server's share of the connections needs, and a quarter more: if all
+/// redirected connections shared one destination, they would run out.
+fn limit_ports(pod: &Pod, hold: u64, seconds: u64) -> Result<()> {
+    // A closed connection keeps its port for a minute.
+    let share = (hold + RATE * seconds.min(60)) / SERVERS;
+    let last = (FIRST_PORT + share * 5 / 4).min(60_999);
+    pod.sysctl(
+        "net/ipv4/ip_local_port_range",
+        &format!("{FIRST_PORT} {last}"),
+    )
 }
 
 fn run(client: &Pod, hold: u64, seconds: u64, targets: &[String]) -> Result<Value> {
@@ -85,6 +102,9 @@ fn many_held_connections_and_a_thousand_new_ones_a_second_run_out_of_no_ports() 
             // Two pods, so that what the first leaves in TIME_WAIT takes no port from the second.
             let without = node.pod("without", "10.77.0.2", None)?;
             let client = node.pod("client", "10.77.0.3", None)?;
+            for pod in [&without, &client] {
+                limit_ports(pod, hold, seconds)?;
+            }
             let baseline = run(&without, hold, seconds, &targets)?;
             eprintln!("no agent: {baseline}");
             ensure_no_failure(&baseline, hold, seconds)?;

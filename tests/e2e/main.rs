@@ -1,5 +1,6 @@
 //! End-to-end tests: one module per capability, one binary so that it links once.
 
+mod bad_input;
 mod capture;
 mod connecting;
 mod crowd;

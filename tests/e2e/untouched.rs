@@ -165,34 +165,31 @@ fn network_calls(pod: &Pod, number: usize, calls: &str, argv: &[String]) -> Resu
     Ok(text.lines().map(normalised).collect::<Vec<_>>().join("\n"))
 }
 
-/// A line without its process id and with every ephemeral port the same.
+/// A line without its process id, with every ephemeral port and every pointer the same.
 fn normalised(line: &str) -> String {
-    let digits = line.len() - line.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let line = if digits > 0 {
-        line[digits..].trim_start()
-    } else {
-        line
-    };
-    let mut out = String::new();
-    let mut number = String::new();
+    let line = line
+        .trim_start_matches(|c: char| c.is_ascii_digit())
+        .trim_start();
+    // How long a call took is not what it answered.
+    let line = line.split(", \"seconds\"").next().unwrap_or_default();
+    let (mut out, mut word) = (String::new(), String::new());
     for character in line.chars().chain(['\n']) {
-        if character.is_ascii_digit() {
-            number.push(character);
+        if character.is_ascii_alphanumeric() {
+            word.push(character);
             continue;
         }
-        let ephemeral = number
-            .parse::<u32>()
-            .is_ok_and(|n| (32_768..61_000).contains(&n));
-        out.push_str(if ephemeral { "PORT" } else { &number });
-        number.clear();
+        let ephemeral = word
+            .parse()
+            .is_ok_and(|port: u32| (32_768..61_000).contains(&port));
+        out.push_str(match &*word {
+            _ if ephemeral => "PORT",
+            pointer if pointer.starts_with("0x") => "POINTER",
+            other => other,
+        });
+        word.clear();
         out.push(character);
     }
-    // How long a call took is not what it answered.
-    out.trim_end()
-        .split(", \"seconds\"")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    out.trim_end().to_owned()
 }
 
 /// What the clients of the comparison run.
@@ -281,10 +278,11 @@ fn a_pod_that_is_not_enrolled_makes_the_same_calls_and_gets_the_same_answers() {
 
 fn ensure_same(left: &[String], right: &[String]) -> Result<()> {
     for (left, right) in left.iter().zip(right) {
-        ensure!(
-            left == right,
-            "with the agent off:\n{left}\nwith the agent on:\n{right}"
-        );
+        let different = left
+            .lines()
+            .zip(right.lines())
+            .find(|(left, right)| left != right);
+        ensure!(left == right, "first difference {different:#?}\nin\n{left}");
     }
     Ok(())
 }

@@ -75,6 +75,16 @@ impl Agent {
         launch(shared, &config)?.finish(REFUSE_BOUND)
     }
 
+    /// Runs the binary with `args` to its end.
+    pub(crate) fn run_verb<S: AsRef<OsStr>>(
+        shared: &Shared,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Finished> {
+        let mut argv = vec![binary()?.into_os_string()];
+        argv.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        shared.spawn(LEAF, None, argv)?.finish(REFUSE_BOUND)
+    }
+
     fn wait_ready(&mut self) -> Result<()> {
         let ready = wait_until(READY_BOUND, "the agent to be ready", || {
             ensure!(self.process.is_running()?, "the agent ended");

@@ -21,16 +21,19 @@ mod process;
 mod programs;
 mod scenario;
 mod sweep;
+mod temporary;
 #[allow(unsafe_code)] // the calls between fork and exec have no safe form
 mod unsafe_pre_exec;
 mod wait;
 
-pub use agent::Agent;
+pub use agent::{Agent, binary as agent_binary};
 pub use config::Config;
 pub use maps::{MapEntries, original_destination};
 pub use node::Node;
 pub use pod::{Network, Pod};
+pub use proc_net::listens as proc_net_listens;
 pub use process::{Finished, Process, open_file_limit};
 pub use programs::{program, python};
 pub use scenario::{Scenario, scenario};
+pub use temporary::{BindMount, PublicDir};
 pub use wait::{wait_for, wait_until};

@@ -41,15 +41,21 @@ fn destination(value: &Value) -> Option<String> {
     Some(SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), port).to_string())
 }
 
-/// Programs attached to `cgroup` and all below it, one line each; empty when nothing is attached.
+/// Programs attached to `cgroup` and all below it; empty when nothing is attached.
 pub fn attached(cgroup: &Path) -> Result<Vec<String>> {
-    let output = bpftool(&["cgroup", "tree", &cgroup.to_string_lossy()])?;
-    Ok(output
-        .lines()
-        .skip(1)
-        .filter(|line| !line.trim().is_empty() && !line.trim().starts_with('/'))
-        .map(str::to_owned)
-        .collect())
+    let output = bpftool(&["-j", "cgroup", "tree", &cgroup.to_string_lossy()])?;
+    // Without any program bpftool prints nothing at all.
+    if output.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let tree: Value = serde_json::from_str(&output)
+        .with_context(|| format!("bpftool printed no JSON: {output}"))?;
+    let cgroups = tree.as_array().context("bpftool printed no list")?;
+    let programs = cgroups
+        .iter()
+        .filter_map(|cgroup| cgroup["programs"].as_array())
+        .flatten();
+    Ok(programs.map(Value::to_string).collect())
 }
 
 fn bpftool(args: &[&str]) -> Result<String> {

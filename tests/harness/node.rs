@@ -139,6 +139,14 @@ impl Node {
         Agent::run_to_end(&self.shared, yaml)
     }
 
+    /// Runs the agent's binary with these arguments to its end.
+    pub fn agent_verb<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Finished> {
+        Agent::run_verb(&self.shared, args)
+    }
+
     /// Starts a program in the cgroup `leaf` of this node and in the machine's own network namespace.
     pub fn spawn<S: AsRef<std::ffi::OsStr>>(
         &self,

@@ -13,6 +13,7 @@ import time
 from peer import listen, reset, text_of
 
 NAME = sys.argv[1]
+PRINTING = threading.Lock()
 
 
 def drain(connection):
@@ -118,7 +119,8 @@ def handle(connection, peer, behaviour, seconds):
     except OSError as error:
         record["end"] = type(error).__name__
     connection.close()
-    print(json.dumps(record), flush=True)
+    with PRINTING:
+        print(json.dumps(record), flush=True)
 
 
 for argument in sys.argv[2:]:

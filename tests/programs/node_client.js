@@ -2,11 +2,12 @@
 const http = require("node:http");
 
 const request = http.get(process.argv[2], (response) => {
+  // By the end of the answer the socket may be gone.
+  const peer = `${response.socket.remoteAddress}:${response.socket.remotePort}`;
   let body = "";
   response.on("data", (chunk) => (body += chunk));
   response.on("end", () => {
-    const { remoteAddress, remotePort } = response.socket;
-    console.log(JSON.stringify({ status: response.statusCode, peer: `${remoteAddress}:${remotePort}`, body: JSON.parse(body) }));
+    console.log(JSON.stringify({ status: response.statusCode, peer, body: JSON.parse(body) }));
   });
 });
 request.on("error", (error) => {
