@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use mesh_common::Counter;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -156,6 +157,11 @@ impl Agent {
         status["counters"][name]
             .as_u64()
             .with_context(|| format!("status has no counter {name}: {status}"))
+    }
+
+    /// The same from the pinned map, also when no agent runs.
+    pub fn kernel_counter(&self, counter: Counter) -> Result<u64> {
+        maps::per_cpu_sum(&self.pin("counters"), counter as u32)
     }
 
     /// The state of a pod as the agent sees it; none if it does not know the pod.

@@ -29,6 +29,7 @@ mod wait;
 pub use agent::{Agent, binary as agent_binary};
 pub use config::Config;
 pub use maps::{MapEntries, original_destination};
+pub use nix::sys::signal::Signal;
 pub use node::Node;
 pub use pod::{Network, Pod};
 pub use proc_net::listens as proc_net_listens;

@@ -41,6 +41,26 @@ fn destination(value: &Value) -> Option<String> {
     Some(SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), port).to_string())
 }
 
+/// The sum over all CPUs of entry `index` of the per-CPU array pinned at `pin`.
+pub fn per_cpu_sum(pin: &Path, index: u32) -> Result<u64> {
+    let entries = dump(pin)?;
+    let entry = entries
+        .iter()
+        .find(|entry| entry["key"] == index)
+        .with_context(|| format!("{} has no entry {index}", pin.display()))?;
+    let values = entry["values"]
+        .as_array()
+        .with_context(|| format!("no values in {entry}"))?;
+    values
+        .iter()
+        .map(|value| {
+            value["value"]
+                .as_u64()
+                .with_context(|| format!("no number in {value}"))
+        })
+        .sum()
+}
+
 /// Programs attached to `cgroup` and all below it; empty when nothing is attached.
 pub fn attached(cgroup: &Path) -> Result<Vec<String>> {
     let output = bpftool(&["-j", "cgroup", "tree", &cgroup.to_string_lossy()])?;

@@ -88,6 +88,11 @@ impl Node {
         Ok(Self { shared, fabric })
     }
 
+    /// Part of the names of all namespaces of this node: `ID-POD`.
+    pub fn id(&self) -> &str {
+        &self.shared.id
+    }
+
     /// What the watchdog needs.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)

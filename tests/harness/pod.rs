@@ -63,7 +63,8 @@ impl Network {
             address: v4.to_owned(),
             address6: v6.map(str::to_owned),
             netns,
-            _network: Arc::clone(&self.netns),
+            port: format!("p{port:08x}"),
+            network: Arc::clone(&self.netns),
             shared: Arc::clone(&self.shared),
         })
     }
@@ -75,7 +76,8 @@ pub struct Pod {
     address: String,
     address6: Option<String>,
     netns: Netns,
-    _network: Arc<Netns>,
+    port: String,
+    network: Arc<Netns>,
     shared: Arc<Shared>,
 }
 
@@ -156,6 +158,14 @@ impl Pod {
         args: impl IntoIterator<Item = S>,
     ) -> Result<Finished> {
         self.spawn_python(script, args)?.finish(RUN_BOUND)
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // As a CNI plugin does: a namespace lives on while anybody has a socket in it, its link must not.
+        // The link is gone already when the test deleted the namespace itself.
+        let _ = self.network.batch(&format!("link del {}", self.port));
     }
 }
 
