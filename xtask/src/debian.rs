@@ -1,0 +1,209 @@
+//! The commands that come from Debian packages: one list, with who needs each and what for.
+
+use crate::interrupt;
+use crate::progress::{self, Show, Step};
+use crate::setup::{Missing, Purpose};
+use crate::workspace;
+use anyhow::{Context, Result};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A command, which may come from anywhere, and the package that has it on Debian.
+struct Needed {
+    command: &'static str,
+    package: &'static str,
+    purposes: &'static [Purpose],
+    reason: &'static str,
+}
+
+const COMMANDS: &[Needed] = {
+    use Purpose::{Bench, Demo, Test};
+    &[
+        needed(
+            "ip",
+            "iproute2",
+            &[Demo, Test, Bench],
+            "builds pods from network namespaces",
+        ),
+        needed(
+            "nsenter",
+            "util-linux",
+            &[Demo, Test, Bench],
+            "starts programs inside a pod",
+        ),
+        needed(
+            "bpftool",
+            "bpftool",
+            &[Demo, Test],
+            "reads the maps independently of the agent",
+        ),
+        needed("curl", "curl", &[Demo, Test], "client"),
+        needed("python3", "python3", &[Demo, Test], "client and server"),
+        needed("nginx", "nginx", &[Test, Bench], "server"),
+        needed("node", "nodejs", &[Test], "client"),
+        needed(
+            "javac",
+            "default-jdk-headless",
+            &[Test],
+            "client whose sockets are IPv6 by default",
+        ),
+        needed(
+            "strace",
+            "strace",
+            &[Test],
+            "shows that other pods notice nothing",
+        ),
+        needed(
+            "socat",
+            "socat",
+            &[Test],
+            "client and server for half-closed streams",
+        ),
+        needed("wrk", "wrk", &[Bench], "load generator"),
+        needed(
+            "iptables",
+            "iptables",
+            &[Bench],
+            "the REDIRECT rule to compare with",
+        ),
+    ]
+};
+
+const fn needed(
+    command: &'static str,
+    package: &'static str,
+    purposes: &'static [Purpose],
+    reason: &'static str,
+) -> Needed {
+    Needed {
+        command,
+        package,
+        purposes,
+        reason,
+    }
+}
+
+/// The packages to install for `purpose`, as one step. None when every command is there.
+pub fn missing_packages(purpose: Purpose) -> Option<Missing> {
+    let missing: Vec<&Needed> = COMMANDS
+        .iter()
+        .filter(|needed| needed.purposes.contains(&purpose))
+        .filter(|needed| workspace::find_command(needed.command).is_none())
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let packages: Vec<&'static str> = missing.iter().map(|needed| needed.package).collect();
+    let reasons: Vec<String> = missing
+        .iter()
+        .map(|needed| format!("{}: {}", needed.command, needed.reason))
+        .collect();
+    Some(Missing {
+        what: format!("Debian packages {}", packages.join(" ")),
+        why: reasons.join("; "),
+        by_hand: format!(
+            "apt-get update && apt-get install --yes --no-install-recommends {}",
+            packages.join(" ")
+        ),
+        needs_root: true,
+        install: Box::new(move || install(&packages)),
+    })
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    anyhow::ensure!(
+        workspace::find_command("apt-get").is_some(),
+        "there is no apt-get here; install what holds these commands with your package manager: {}",
+        packages.join(" ")
+    );
+    let had_nginx = Path::new("/usr/sbin/nginx").exists();
+    let quiet = NoServiceStarts::begin()?;
+    // Package lists may be missing or stale: refresh them only when the first try fails.
+    if apt_get("install Debian packages", &install_arguments(packages)).is_err() {
+        apt_get("refresh Debian's package lists", &["update"])?;
+        apt_get("install Debian packages", &install_arguments(packages))?;
+    }
+    drop(quiet);
+    if packages.contains(&"nginx") && !had_nginx && Path::new("/run/systemd/system").exists() {
+        // Only the program is needed: the host is not to serve anything after its next boot.
+        let mut command = Command::new("systemctl");
+        command.args(["disable", "nginx.service"]);
+        apt_step("keep nginx from starting at boot", command)?;
+    }
+    Ok(())
+}
+
+fn install_arguments<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(packages);
+    arguments
+}
+
+fn apt_get(label: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command
+        // Another apt may be at work, for example unattended upgrades: wait for it.
+        .args(["-o", "DPkg::Lock::Timeout=120"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    apt_step(label, command)
+}
+
+fn apt_step(label: &str, command: Command) -> Result<()> {
+    let step = Step {
+        label,
+        log: "setup-packages",
+        show: Show::LastLine,
+        limit: Duration::from_mins(10),
+    };
+    progress::run(&step, command)?;
+    Ok(())
+}
+
+/// While this lives, packages do not start their services (nginx would take the host's port 80).
+struct NoServiceStarts;
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// Whether the policy file is there because we wrote it.
+static POLICY_IS_OURS: AtomicBool = AtomicBool::new(false);
+
+impl NoServiceStarts {
+    fn begin() -> Result<Self> {
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(POLICY);
+        match file {
+            Ok(mut file) => {
+                file.write_all(b"#!/bin/sh\nexit 101\n")
+                    .with_context(|| format!("cannot write {POLICY}"))?;
+                POLICY_IS_OURS.store(true, Ordering::SeqCst);
+                interrupt::on_stop(remove_our_policy);
+                Ok(Self)
+            }
+            // The administrator's own policy stays in force.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Self),
+            Err(error) => Err(error).with_context(|| format!("cannot create {POLICY}")),
+        }
+    }
+}
+
+impl Drop for NoServiceStarts {
+    fn drop(&mut self) {
+        remove_our_policy();
+    }
+}
+
+fn remove_our_policy() {
+    if POLICY_IS_OURS.swap(false, Ordering::SeqCst)
+        && let Err(error) = fs::remove_file(POLICY)
+    {
+        eprintln!("cannot remove {POLICY}, remove it by hand: {error}");
+    }
+}

@@ -1,0 +1,6 @@
+//! demo
+use anyhow::Result;
+/// Runs the verb.
+pub fn run() -> Result<()> {
+    Ok(())
+}
