@@ -1,6 +1,6 @@
 //! A pod can neither pass for the agent nor use it for what it is not there for.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use mesh_tests::{Scenario, scenario};
 
 use crate::peers::{CLIENT, CLIENT6, SERVER, at, behaviours};

@@ -10,14 +10,14 @@ use crate::peers::{CLIENT, SERVER, at, behaviours};
 const BOUND: Duration = Duration::from_secs(15);
 
 /// A download that lasts `seconds`, under way through the agent.
-struct Download {
+struct Downloading {
     agent: Agent,
     client: Pod,
     download: Process,
     _server: (Pod, Process),
 }
 
-fn downloading(node: &Node, seconds: &str, drain: &str) -> Result<Download> {
+fn downloading(node: &Node, seconds: &str, drain: &str) -> Result<Downloading> {
     let server = node.pod("server", SERVER, None)?;
     let process = behaviours(
         &server,
@@ -27,7 +27,7 @@ fn downloading(node: &Node, seconds: &str, drain: &str) -> Result<Download> {
     let agent = node.agent(&node.config().agent(drain).pod(&client))?;
     let download = client.spawn_python("ending.py", ["slow-down", &at(SERVER, 7001)])?;
     agent.wait_captured()?;
-    Ok(Download {
+    Ok(Downloading {
         agent,
         client,
         download,
@@ -39,7 +39,7 @@ fn downloading(node: &Node, seconds: &str, drain: &str) -> Result<Download> {
 fn sigterm_lets_an_open_transfer_end_and_leaves_nothing_behind() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         scenario(|node| {
-            let Download {
+            let Downloading {
                 agent,
                 client,
                 download,
@@ -70,8 +70,11 @@ fn sigterm_lets_an_open_transfer_end_and_leaves_nothing_behind() {
 #[test]
 fn a_transfer_that_outlasts_the_drain_is_reset_and_never_looks_complete() {
     scenario(|node| {
-        let Download {
-            agent, download, ..
+        let Downloading {
+            agent,
+            client: _client,
+            download,
+            _server,
         } = downloading(node, "30", "drainTimeout: 1s")?;
         let started = Instant::now();
         agent.terminate(BOUND)?;

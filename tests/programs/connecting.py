@@ -204,7 +204,7 @@ def marked(mark, target):
     """What a pod might try to pass for the agent: a mark on the socket, every user id, the agent's own port."""
     family, address = parse(target)
     connection = new(family)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, int(mark, 0))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("@I", int(mark, 0)))
     connection.bind(("0.0.0.0", 0))
     connection.connect(address)
     return outcome(connection) | {"uid": os.getuid()}
