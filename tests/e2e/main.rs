@@ -6,6 +6,7 @@ mod connecting;
 mod crash;
 mod crowd;
 mod ending;
+mod external_proxy;
 mod harness_itself;
 mod impostor;
 mod one_agent;
