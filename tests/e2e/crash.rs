@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mesh_common::Counter;
-use mesh_tests::{Agent, Node, Pod, Process, Scenario};
+use mesh_tests::{Agent, Node, Pod, Process, Scenario, say};
 use serde_json::Value;
 
 use crate::peers::{CLIENT, SERVER, at, behaviours};
@@ -47,7 +47,7 @@ impl Stage {
         for process in load {
             process.finish(BOUND)?.success()?;
         }
-        eprintln!("{outcome}");
+        say(&format!("{outcome}"));
         Ok(outcome)
     }
 

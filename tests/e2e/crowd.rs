@@ -4,7 +4,7 @@ use std::env;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use mesh_tests::{Node, Pod, Process, Scenario, open_file_limit};
+use mesh_tests::{Node, Pod, Process, Scenario, open_file_limit, say};
 use serde_json::Value;
 
 /// Connections that one pod holds where the machine allows it.
@@ -106,13 +106,13 @@ fn many_held_connections_and_a_thousand_new_ones_a_second_run_out_of_no_ports() 
                 limit_ports(pod, hold, seconds)?;
             }
             let baseline = run(&without, hold, seconds, &targets)?;
-            eprintln!("no agent: {baseline}");
+            say(&format!("no agent: {baseline}"));
             ensure_no_failure(&baseline, hold, seconds)?;
 
             let agent = node.agent(&node.config().pod(&client))?;
             let files = agent.open_files()?;
             let outcome = run(&client, hold, seconds, &targets)?;
-            eprintln!("agent:    {outcome}");
+            say(&format!("agent:    {outcome}"));
             ensure_no_failure(&outcome, hold, seconds)?;
             let churned = outcome["churned"].as_u64().unwrap_or_default();
             ensure!(

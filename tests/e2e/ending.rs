@@ -4,7 +4,7 @@ use std::env;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Process, scenario, wait_for};
+use mesh_tests::{Pod, Process, say, scenario, wait_for};
 use serde_json::Value;
 
 use crate::peers::{CLIENT, SERVER, SERVER6, at, behaviours};
@@ -14,7 +14,11 @@ const BOUND: Duration = Duration::from_secs(30);
 
 /// Runs a case of `ending.py` in the client.
 fn case(stage: &Stage, args: &[&str]) -> Result<Value> {
-    stage.client.python("ending.py", args)?.json()
+    case_in(&stage.client, args)
+}
+
+fn case_in(client: &Pod, args: &[&str]) -> Result<Value> {
+    client.python("ending.py", args)?.json()
 }
 
 /// Waits until the server has recorded `count` ended connections, and gives the records.
@@ -91,6 +95,20 @@ fn a_server_that_cannot_be_reached_is_an_error_and_no_hanging_connection() {
             outcome["seconds"].as_f64().unwrap_or(f64::MAX) < 1.0,
             "{outcome}"
         );
+        agent.wait_idle()
+    });
+}
+
+#[test]
+fn a_client_that_gives_up_while_the_server_does_not_answer_leaves_nothing() {
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, None)?;
+        let server = node.pod("server", SERVER, None)?;
+        // Takes packets and says nothing.
+        server.ip("route add blackhole 10.77.0.2/32")?;
+        let agent = node.agent(&node.config().pod(&client))?;
+        case_in(&client, &["give-up", &at(SERVER, 7001)])?;
+        ensure!(agent.counter("redirected")? == 2, "{}", agent.status()?);
         agent.wait_idle()
     });
 }
@@ -233,10 +251,10 @@ fn a_reader_that_stalls_slows_the_writer_and_does_not_fill_the_agents_memory() {
             "{outcome}"
         );
         let grown = most - before;
-        eprintln!(
+        say(&format!(
             "64 MiB to a reader that stalls: the agent grew by {} KiB",
             grown / 1024
-        );
+        ));
         ensure!(grown < 8 << 20, "the agent grew by {grown} bytes");
         agent.wait_idle()
     });

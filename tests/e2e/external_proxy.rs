@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use mesh_tests::{Node, Pod, Process, scenario};
+use mesh_tests::{Node, Pod, Process, say, scenario};
 
 use crate::peers::{CLIENT, CLIENT6, OTHER, SERVER, SERVER6, at, behaviours};
 
@@ -157,7 +157,7 @@ fn an_unmodified_envoy_forwards_what_is_captured_over_v4_and_v6() {
     let found =
         Path::new(&envoy).is_file() || Command::new(&envoy).arg("--version").output().is_ok();
     if !found {
-        eprintln!("skipped: no envoy in PATH or MESH_ENVOY; HAProxy plays the part");
+        say("skipped: no envoy in PATH or MESH_ENVOY; HAProxy plays the part");
         return;
     }
     scenario(|node| {

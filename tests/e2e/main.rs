@@ -9,6 +9,8 @@ mod ending;
 mod external_proxy;
 mod harness_itself;
 mod impostor;
+mod iptables;
+mod limits;
 mod one_agent;
 mod original_dst;
 mod peers;

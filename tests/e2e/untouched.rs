@@ -1,6 +1,7 @@
 //! What is not captured is not touched: loopback, exclusions, and pods that are not enrolled.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Agent, Pod, program, python, scenario};
@@ -144,6 +145,33 @@ fn exclusions_of_one_pod_do_not_apply_to_another() {
         }
         ensure_counters(&agent, &[("redirected", 2), ("excludedPort", 2)])?;
         agent.wait_idle()
+    });
+}
+
+#[test]
+fn udp_is_left_alone_even_where_its_capture_is_asked_for() {
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, Some(CLIENT6))?;
+        let server = node.pod("server", SERVER, Some(SERVER6))?;
+        let mut echo = server.spawn_python("udp.py", ["serve", "7053"])?;
+        echo.wait_stdout("ready", Duration::from_secs(10))?;
+        let capture = "capture: {outbound: true, inbound: true, dns: true}";
+        let agent = node.agent(&node.config().pod_with(&client, &[capture]))?;
+        for host in [SERVER, SERVER6] {
+            for way in ["connected", "unconnected"] {
+                let outcome = client.python("udp.py", [way, &at(host, 7053)])?.json()?;
+                ensure!(
+                    outcome["answer"] == "hello" && outcome["from"] == at(host, 7053),
+                    "{outcome}"
+                );
+            }
+        }
+        ensure_counters(&agent, &[("redirected", 0)])?;
+        let log = agent.log()?;
+        for word in ["WARN", "inbound", "dns"] {
+            ensure!(log.contains(word), "{word} is not in the log:\n{log}");
+        }
+        Ok(())
     });
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Agent, Node, Pod, Process, Scenario, wait_until};
+use mesh_tests::{Agent, Node, Pod, Process, Scenario, say, wait_until};
 use serde_json::Value;
 
 use crate::peers::{CLIENT, OTHER, SERVER};
@@ -107,7 +107,7 @@ fn thousands_of_connections_from_three_pods_with_the_same_addresses_reach_the_ri
                 for client in clients {
                     let outcome =
                         ensure_all_right(client, count).with_context(|| mode.to_owned())?;
-                    eprintln!("{mode}: {outcome}");
+                    say(&format!("{mode}: {outcome}"));
                     total += count;
                 }
             }

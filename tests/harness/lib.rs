@@ -35,6 +35,7 @@ pub use pod::{Network, Pod};
 pub use proc_net::listens as proc_net_listens;
 pub use process::{Finished, Process, open_file_limit};
 pub use programs::{program, python};
-pub use scenario::{Scenario, scenario};
+pub use scenario::{Scenario, say, scenario};
+pub use sweep::leftovers as sweep_leftovers;
 pub use temporary::{BindMount, PublicDir};
 pub use wait::{wait_for, wait_until};

@@ -1,8 +1,9 @@
 //! What every test is wrapped in: the rule about root, a bound in time, clean-up, the log on failure.
 
 use std::any::Any;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs;
+use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::abort;
@@ -92,8 +93,16 @@ fn may_run() -> bool {
         std::env::var("CI").as_deref() != Ok("true"),
         "end-to-end tests need root, and CI must run them"
     );
-    eprintln!("skipped: needs root");
+    say("skipped: needs root");
     false
+}
+
+/// Says something in any case; what a test prints is shown only when it fails.
+pub fn say(text: &str) {
+    let current = thread::current();
+    let name = current.name().unwrap_or("test");
+    // Nobody reads a closed stderr.
+    let _ = writeln!(io::stderr(), "{name}: {text}");
 }
 
 fn run_bounded(bound: Duration, test: impl FnOnce(&Node) -> Result<()>) -> Result<(), String> {

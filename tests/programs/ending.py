@@ -43,6 +43,23 @@ def refused(target, how):
     return answer | {"seconds": time.monotonic() - started}
 
 
+def give_up(target):
+    """Resets while the connection may still be under way, with and without having sent something."""
+    for text in (b"anybody there?", b""):
+        connection = socket.socket()
+        connection.setblocking(False)
+        connection.connect_ex(parse(target)[1])
+        time.sleep(0.3)
+        if text:
+            try:
+                connection.send(text)
+            except BlockingIOError:
+                pass  # without an agent it is not connected yet
+        time.sleep(0.3)
+        reset(connection)
+    return {}
+
+
 def server_resets(target):
     connection = connect(target)
     connection.sendall(b"a question\n")
@@ -142,6 +159,6 @@ def both_ways(target, size):
 
 
 CASES = {f.__name__.replace("_", "-"): f
-         for f in (refused, server_resets, client_resets, client_half_closes, server_half_closes, at_once, upload,
+         for f in (refused, give_up, server_resets, client_resets, client_half_closes, server_half_closes, at_once, upload,
                    slow_down, both_ways)}
 print(json.dumps(CASES[sys.argv[1]](*sys.argv[2:])))
