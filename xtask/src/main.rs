@@ -9,6 +9,7 @@ mod build;
 mod debian;
 mod demo;
 mod interrupt;
+mod lab;
 mod progress;
 mod rustup;
 mod setup;
