@@ -17,5 +17,6 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod kernel;
+mod one_line;
 pub mod pods;
 pub mod proxy;

@@ -14,13 +14,14 @@ pub enum ExclusionKind {
     Port = 2,
 }
 
-/// The data part of a longest-prefix-match key: the first 64 bits always match exactly.
+/// The data part of a longest-prefix-match key. The first 64 bits always match whole, so their
+/// byte order does not matter; it is the host's, for readable dumps.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct ExclusionData {
-    /// [`crate::Pod::exclusions_id`] of the pods this entry is for, network order.
+    /// [`crate::Pod::exclusions_id`] of the pods this entry is for.
     pub exclusions_id: u32,
-    /// An [`ExclusionKind`], network order.
+    /// An [`ExclusionKind`].
     pub kind: u32,
     /// Destination, or port for [`ExclusionKind::Port`].
     pub address: Address,
@@ -38,8 +39,8 @@ impl ExclusionData {
     #[inline(always)]
     pub const fn cidr(exclusions_id: u32, address: Address) -> Self {
         Self {
-            exclusions_id: exclusions_id.to_be(),
-            kind: (ExclusionKind::Cidr as u32).to_be(),
+            exclusions_id,
+            kind: ExclusionKind::Cidr as u32,
             address,
         }
     }
@@ -52,8 +53,8 @@ impl ExclusionData {
         address[0] = bytes[0];
         address[1] = bytes[1];
         Self {
-            exclusions_id: exclusions_id.to_be(),
-            kind: (ExclusionKind::Port as u32).to_be(),
+            exclusions_id,
+            kind: ExclusionKind::Port as u32,
             address,
         }
     }

@@ -25,6 +25,7 @@ use crate::{
     admin::{Report, serve_admin, serve_metrics},
     config::{self, CgroupPath, Config, MetricsAddress},
     kernel::{Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log},
+    one_line::one_line,
     pods::{self, PodSet},
 };
 use place::Place;
@@ -185,8 +186,9 @@ impl Agent {
                 None
             }
             Err(error) => {
-                tracing::error!("the changed configuration is not applied: {error:#}");
-                Some(format!("{error:#}"))
+                let line = one_line(&error);
+                tracing::error!("the changed configuration is not applied: {line}");
+                Some(line)
             }
         };
         *self

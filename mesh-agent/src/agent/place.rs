@@ -17,6 +17,14 @@ use crate::kernel::Cgroup;
 pub struct Place {
     _cgroup: Flock<File>,
     _pins: Flock<File>,
+    pin_path: PathBuf,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Stays if there are pins in it.
+        let _not_empty = fs::remove_dir(&self.pin_path);
+    }
 }
 
 /// Why the place cannot be had.
@@ -56,13 +64,10 @@ impl Place {
         };
         require_bpffs(pin_path).map_err(system)?;
         fs::create_dir_all(pin_path).map_err(system)?;
-        let pins = lock(pin_path, "agent.pinPath", "another pin path");
-        if pins.is_err() {
-            let _not_ours = fs::remove_dir(pin_path);
-        }
         Ok(Self {
             _cgroup: cgroup_lock,
-            _pins: pins?,
+            _pins: lock(pin_path, "agent.pinPath", "another pin path")?,
+            pin_path: pin_path.into(),
         })
     }
 }

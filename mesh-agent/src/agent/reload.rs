@@ -88,10 +88,9 @@ impl Watcher {
 
     /// The new configuration, if the file changed; `None` if it did not.
     pub async fn read_config(&mut self, running: &Config) -> Option<anyhow::Result<Config>> {
-        let bytes = match self.settled().await {
-            Ok(bytes) => bytes,
-            // Editors replace files by removing them first; what runs goes on.
-            Err(_) => return None,
+        // Editors replace files by removing them first; what runs goes on.
+        let Ok(bytes) = self.settled().await else {
+            return None;
         };
         if self.seen.as_ref() == Some(&bytes) {
             return None;

@@ -42,7 +42,7 @@ impl Check {
                 }
             }
             Err(error) => {
-                output::error(&format!("{error:#}"));
+                output::error(&error);
                 ExitCode::FAILURE
             }
         }

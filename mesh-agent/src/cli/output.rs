@@ -6,6 +6,8 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::one_line::one_line;
+
 /// What a verb prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -25,10 +27,9 @@ pub fn line(text: &str) -> io::Result<()> {
 }
 
 /// Prints what went wrong, as one line on standard error.
-pub fn error(text: &str) {
-    let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+pub fn error(error: &anyhow::Error) {
     // Nowhere left to say it if this fails.
-    let _nowhere = writeln!(io::stderr().lock(), "error: {one_line}");
+    let _nowhere = writeln!(io::stderr().lock(), "error: {}", one_line(error));
 }
 
 /// Prints `value` as JSON.

@@ -27,12 +27,11 @@ impl Cgroup {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         mounts
             .lines()
-            .filter_map(|line| {
+            .find_map(|line| {
                 let mut fields = line.split(' ');
                 let (_, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
                 (kind == "cgroup2").then(|| PathBuf::from(path))
             })
-            .next()
             .ok_or_else(|| KernelError::Cgroup {
                 path: "auto".into(),
                 reason: "no cgroup v2 hierarchy is mounted; boot with \

@@ -2,18 +2,22 @@
 
 use std::{
     net::SocketAddr,
-    os::fd::{AsFd as _, AsRawFd, RawFd},
+    os::fd::{AsRawFd, RawFd},
 };
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData, RingBuf},
+    maps::{MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
 use mesh_common::{Event, EventKind};
 use tokio::io::unix::AsyncFd;
 
-use super::{KernelError, Loaded, maps::socket_address, readiness};
+use super::{
+    KernelError, Loaded,
+    maps::{self, socket_address},
+    readiness,
+};
 
 /// The `events` ring buffer.
 pub struct KernelEvents {
@@ -51,16 +55,7 @@ impl KernelEvents {
     pub fn open(loaded: &Loaded) -> Result<Self, KernelError> {
         const NAME: &str = "events";
         let error = |source| KernelError::Map { map: NAME, source };
-        let Some(Map::RingBuf(data)) = loaded.ebpf.map(NAME) else {
-            return Err(KernelError::Missing(NAME));
-        };
-        let fd = data
-            .fd()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|io| error(io.into()))?;
-        let map = Map::from_map_data(MapData::from_fd(fd).map_err(error)?).map_err(error)?;
-        let ring = RingBuf::try_from(map).map_err(error)?;
+        let ring = RingBuf::try_from(maps::take(&loaded.ebpf, NAME)?).map_err(error)?;
         Ok(Self {
             ring: readiness::register(ring).map_err(|io| error(io.into()))?,
         })

@@ -70,8 +70,8 @@ impl Loaded {
     }
 
     /// Typed views of the maps.
-    pub fn maps(&mut self) -> Result<Maps, KernelError> {
-        Maps::take(&mut self.ebpf)
+    pub fn maps(&self) -> Result<Maps, KernelError> {
+        Maps::take(&self.ebpf)
     }
 }
 

@@ -62,16 +62,17 @@ fn map_error(map: &'static str) -> impl Fn(MapError) -> KernelError {
     move |source| KernelError::Map { map, source }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
-    let map = ebpf.map(name).ok_or(KernelError::Missing(name))?;
-    // A second descriptor: the object keeps its own, for pinning.
-    let data = match map {
+/// A second descriptor of a map: the object keeps its own, for pinning.
+pub(super) fn take(ebpf: &Ebpf, name: &'static str) -> Result<Map, KernelError> {
+    let Some(
         Map::HashMap(data)
         | Map::LpmTrie(data)
         | Map::PerCpuArray(data)
         | Map::SkStorage(data)
-        | Map::RingBuf(data) => data,
-        _ => return Err(KernelError::Missing(name)),
+        | Map::RingBuf(data),
+    ) = ebpf.map(name)
+    else {
+        return Err(KernelError::Missing(name));
     };
     let fd = data
         .fd()
@@ -92,7 +93,7 @@ impl fmt::Debug for Maps {
 }
 
 impl Maps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    pub(super) fn take(ebpf: &Ebpf) -> Result<Self, KernelError> {
         let Map::SkStorage(sk_storage) = take(ebpf, "sk_storage_map")? else {
             return Err(KernelError::Missing("sk_storage_map"));
         };
@@ -191,7 +192,7 @@ impl Maps {
             .filter(|key| {
                 let data = key.data();
                 let data: ExclusionData = bytemuck::cast(data);
-                is_stale(u32::from_be(data.exclusions_id))
+                is_stale(data.exclusions_id)
             })
             .collect();
         for key in stale {

@@ -12,7 +12,7 @@ pub struct Hook {
     /// Name of the program, and of its link's pin.
     pub program: &'static str,
     /// Name of the hook as bpftool prints it.
-    pub hook: &'static str,
+    pub name: &'static str,
     /// `enum bpf_attach_type` of include/uapi/linux/bpf.h.
     pub attach_type: u32,
 }
@@ -22,37 +22,37 @@ pub struct Hook {
 pub const PROGRAMS: &[Hook] = &[
     Hook {
         program: "mesh_getsockopt",
-        hook: "cgroup_getsockopt",
+        name: "cgroup_getsockopt",
         attach_type: 21,
     },
     Hook {
         program: "mesh_sockops",
-        hook: "cgroup_sock_ops",
+        name: "cgroup_sock_ops",
         attach_type: 3,
     },
     Hook {
         program: "mesh_release",
-        hook: "cgroup_inet_sock_release",
+        name: "cgroup_inet_sock_release",
         attach_type: 34,
     },
     Hook {
         program: "mesh_getpeer4",
-        hook: "cgroup_inet4_getpeername",
+        name: "cgroup_inet4_getpeername",
         attach_type: 29,
     },
     Hook {
         program: "mesh_getpeer6",
-        hook: "cgroup_inet6_getpeername",
+        name: "cgroup_inet6_getpeername",
         attach_type: 30,
     },
     Hook {
         program: "mesh_connect4",
-        hook: "cgroup_inet4_connect",
+        name: "cgroup_inet4_connect",
         attach_type: 10,
     },
     Hook {
         program: "mesh_connect6",
-        hook: "cgroup_inet6_connect",
+        name: "cgroup_inet6_connect",
         attach_type: 11,
     },
 ];
@@ -83,7 +83,7 @@ pub fn attached_programs(cgroup: BorrowedFd<'_>, effective: bool) -> Vec<Attache
             bpf_syscall::query_programs(cgroup, hook.attach_type, effective)
                 .unwrap_or_default()
                 .into_iter()
-                .map(|id| (id, hook.hook))
+                .map(|id| (id, hook.name))
         })
         .collect();
     if found.is_empty() {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use mesh_common::{OUTBOUND_PORT, SocketRole};
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
 
@@ -67,12 +68,12 @@ pub fn open(netns: &Netns, maps: &Maps) -> Result<Vec<std::net::TcpListener>, Li
     Ok(sockets.into_iter().map(Into::into).collect())
 }
 
-/// Whether 127.0.0.1 can be reached: a namespace fresh from `ip netns add` has lo down.
+/// A namespace fresh from `ip netns add` has lo down. Trying an address of it would not tell: then
+/// it goes the way of the default route.
 fn loopback_is_up() -> io::Result<bool> {
-    let probe = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-    Ok(probe
-        .connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, 9)).into())
-        .is_ok())
+    Ok(getifaddrs()?.any(|interface| {
+        interface.interface_name == "lo" && interface.flags.contains(InterfaceFlags::IFF_UP)
+    }))
 }
 
 /// Listens on every address of 127.0.0.0/8: each destination has one of its own

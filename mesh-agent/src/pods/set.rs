@@ -330,7 +330,7 @@ impl PodSet {
                     tokio::spawn(drain_then_abort(connections, self.drain_timeout));
                 }
                 Err(error) => {
-                    tracing::error!("un-enrolling the pod at {}: {error}", path.display())
+                    tracing::error!("un-enrolling the pod at {}: {error}", path.display());
                 }
             }
         }

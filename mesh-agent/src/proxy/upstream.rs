@@ -18,7 +18,7 @@ use crate::{
 
 /// A server that vanished without a word is noticed after about two minutes: the app's own
 /// keep-alive only reaches the agent.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Connects to `destination` from inside the pod. `source` is the address that the app had bound,

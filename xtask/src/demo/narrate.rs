@@ -35,7 +35,7 @@ pub fn lines(text: &str) {
             fitting.pop();
             fitting.push('…');
         }
-        println!("{:INDENT$}{}", "", style(fitting).dim());
+        println!("{:INDENT$}{fitting}", "");
     }
 }
 
