@@ -23,7 +23,7 @@ pub fn run() -> Result<()> {
         );
     }
     setup::ensure(Purpose::Demo)?;
-    let binary = build::agent()?;
+    let binary = build::agent("fast")?;
     let started = Instant::now();
     let scene = Scene::open()?;
 

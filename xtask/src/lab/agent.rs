@@ -121,11 +121,22 @@ impl Agent {
     }
 
     fn is_ready(&self) -> bool {
-        let Ok(output) = self.ask("status").args(["--output", "json"]).output() else {
-            return false;
-        };
-        serde_json::from_slice::<serde_json::Value>(&output.stdout)
-            .is_ok_and(|status| status["ready"] == true)
+        self.status().is_ok_and(|status| status["ready"] == true)
+    }
+
+    /// Its `status`, as JSON.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let output = self
+            .ask("status")
+            .args(["--output", "json"])
+            .output()
+            .context("cannot start the agent's binary")?;
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "no status: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            )
+        })
     }
 
     /// A reading verb, for example `status`.
