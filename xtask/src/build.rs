@@ -11,21 +11,21 @@ use std::time::Duration;
 /// Runs the verb.
 pub fn run() -> Result<()> {
     setup::ensure(Purpose::Build)?;
-    let binary = agent()?;
+    let binary = agent("fast")?;
     println!("{}", binary.display());
     Ok(())
 }
 
-/// Builds the agent and returns its path. Set-up must be done.
-pub fn agent() -> Result<PathBuf> {
+/// Builds the agent with a profile of Cargo.toml and returns its path. Set-up must be done.
+pub fn agent(profile: &str) -> Result<PathBuf> {
     let mut command = workspace::cargo();
-    command.args(["build", "--package", "mesh-agent", "--profile", "fast"]);
+    command.args(["build", "--package", "mesh-agent", "--profile", profile]);
     let step = Step {
-        label: "build mesh-agent (profile fast)",
+        label: &format!("build mesh-agent (profile {profile})"),
         log: "build",
         show: Show::LastLine,
         limit: Duration::from_mins(20),
     };
     progress::run(&step, command)?;
-    Ok(workspace::target_dir()?.join("fast/mesh-agent"))
+    Ok(workspace::target_dir()?.join(profile).join("mesh-agent"))
 }

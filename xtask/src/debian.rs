@@ -65,6 +65,7 @@ const COMMANDS: &[Needed] = {
             "client and server for half-closed streams",
         ),
         needed("wrk", "wrk", &[Bench], "load generator"),
+        needed("iperf3", "iperf3", &[Bench], "bulk stream"),
         needed(
             "iptables",
             "iptables",

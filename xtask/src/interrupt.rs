@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -55,6 +56,12 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
+/// Keeps a signal's clean-up waiting until the guard is dropped: what is made meanwhile is whole,
+/// and the clean-up sees it. No child may be started with [`spawn`] under it.
+pub fn hold() -> impl Drop {
+    groups()
+}
+
 /// Never returns once a signal has arrived: the signal's thread ends the process.
 pub fn wait_if_stopping() {
     while STOPPING.load(Ordering::SeqCst) {
@@ -64,19 +71,25 @@ pub fn wait_if_stopping() {
 
 fn end_all(groups: &[Pid]) {
     let signal_all = |signal| {
-        groups
-            .iter()
-            .filter(|group| killpg(**group, signal).is_ok())
-            .count()
+        for group in groups {
+            // It may have ended by itself.
+            let _ = killpg(*group, signal);
+        }
     };
+    signal_all(Signal::SIGTERM);
     let deadline = Instant::now() + GRACE;
-    signal_all(Some(Signal::SIGTERM));
-    // Signal `None` asks only whether the group is still there; a zombie nobody waits for counts too,
-    // and those the main thread waits for.
-    while signal_all(None) > 0 && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(20));
+    let mut leaders = groups.to_vec();
+    while !leaders.is_empty() && Instant::now() < deadline {
+        // The main thread may have waited for one already; that is an error here, and as good.
+        leaders.retain(|leader| {
+            matches!(
+                waitpid(*leader, Some(WaitPidFlag::WNOHANG)),
+                Ok(WaitStatus::StillAlive)
+            )
+        });
+        thread::sleep(Duration::from_millis(10));
     }
-    signal_all(Some(Signal::SIGKILL));
+    signal_all(Signal::SIGKILL);
 }
 
 /// A child process, leader of its own process group. Dropping it kills the group.
@@ -109,11 +122,6 @@ impl Running {
     /// The process id, which is the group's id as well.
     pub fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    /// The standard streams that were set up as pipes.
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
     }
 
     /// The exit status if it has ended.

@@ -5,10 +5,12 @@
     reason = "a command-line tool: standard output is its product"
 )]
 
+mod bench;
 mod build;
 mod debian;
 mod demo;
 mod interrupt;
+mod lab;
 mod progress;
 mod rustup;
 mod setup;
@@ -38,6 +40,8 @@ enum Verb {
     Demo,
     /// Formatting, lints, unit tests, docs, then the end-to-end tests (those need root)
     Test(test::Arguments),
+    /// Compare no mesh, the agent, and iptables REDIRECT to the same agent (root)
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Build => build::run(),
         Verb::Demo => demo::run(),
         Verb::Test(arguments) => test::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
     });
     // A Ctrl-C kills what the verb was waiting for: its error is then only an echo of that.
     interrupt::wait_if_stopping();

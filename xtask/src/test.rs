@@ -93,7 +93,7 @@ impl Report {
 
     fn agent(&mut self) -> Option<PathBuf> {
         let started = Instant::now();
-        let built = build::agent();
+        let built = build::agent("fast");
         if let Err(error) = &built {
             self.print_failure(error);
         }

@@ -17,7 +17,7 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use super::{copy::copy_both_ways, upstream};
+use super::{copy::copy_both_ways, given_up::given_up, upstream};
 use crate::{
     kernel::Maps,
     pods::{self, Netns},
@@ -230,12 +230,15 @@ async fn forward(
         received: AtomicU64::new(0),
     });
     let carry = async {
-        let mut server = upstream::connect(netns, maps, destination, bound_source(peer.ip()))
-            .await
-            .inspect_err(|error| {
-                connections.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!("pod at {}: {destination}: {error}", netns.path().display());
-            })?;
+        let connecting = upstream::connect(netns, maps, destination, bound_source(peer.ip()));
+        let connected = tokio::select! {
+            connected = connecting => connected,
+            () = given_up(&client) => Err(io::Error::other("the app gave up")),
+        };
+        let mut server = connected.inspect_err(|error| {
+            connections.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!("pod at {}: {destination}: {error}", netns.path().display());
+        })?;
         let Connection { sent, received, .. } = &*entry.connection;
         copy_both_ways(&mut client, &mut server, sent, received).await?;
         pods::close_in_order(&client)?;

@@ -1,0 +1,264 @@
+//! Medians, ratios and targets.
+
+use super::idle;
+use super::variant::Variant;
+use super::workload::{Measured, Workload};
+use console::style;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+/// All measurements of a run.
+pub struct Report {
+    rounds: u32,
+    duration: Duration,
+    samples: BTreeMap<(Workload, Variant), Vec<Measured>>,
+    /// Resident memory of the idle agent in MiB.
+    pub idle: Option<f64>,
+}
+
+/// A ratio that the agent is to reach.
+struct Target {
+    workload: Workload,
+    variant: Variant,
+    reference: Variant,
+    at_least: f64,
+}
+
+const TARGETS: [Target; 5] = [
+    target(Workload::Connects, Variant::Agent, Variant::Iptables, 1.1),
+    target(Workload::Bulk, Variant::Agent, Variant::NoMesh, 0.65),
+    target(
+        Workload::KeepAlive,
+        Variant::Unenrolled,
+        Variant::NoMesh,
+        0.98,
+    ),
+    target(
+        Workload::Connects,
+        Variant::Unenrolled,
+        Variant::NoMesh,
+        0.98,
+    ),
+    target(Workload::Bulk, Variant::Unenrolled, Variant::NoMesh, 0.98),
+];
+/// Most resident memory of the idle agent, in MiB.
+const IDLE_BELOW: f64 = 20.0;
+
+const fn target(workload: Workload, variant: Variant, reference: Variant, at_least: f64) -> Target {
+    Target {
+        workload,
+        variant,
+        reference,
+        at_least,
+    }
+}
+
+impl Report {
+    /// An empty one.
+    pub fn new(rounds: u32, duration: Duration) -> Self {
+        Self {
+            rounds,
+            duration,
+            samples: BTreeMap::new(),
+            idle: None,
+        }
+    }
+
+    /// Adds one measurement; rounds are told apart by their order.
+    pub fn add(&mut self, workload: Workload, variant: Variant, measured: Measured) {
+        self.samples
+            .entry((workload, variant))
+            .or_default()
+            .push(measured);
+    }
+
+    fn rates(&self, workload: Workload, variant: Variant) -> Vec<f64> {
+        let samples = self.samples.get(&(workload, variant));
+        samples
+            .into_iter()
+            .flatten()
+            .map(|measured| measured.rate)
+            .collect()
+    }
+
+    fn median_rate(&self, workload: Workload, variant: Variant) -> Option<f64> {
+        median(self.rates(workload, variant))
+    }
+
+    fn median_cpu(&self, workload: Workload, variant: Variant) -> Option<f64> {
+        let samples = self.samples.get(&(workload, variant))?;
+        median(
+            samples
+                .iter()
+                .filter_map(|measured| measured.agent_cpu)
+                .collect(),
+        )
+    }
+
+    /// The median of the rounds' ratios: within a round the machine is most alike.
+    fn ratio(&self, workload: Workload, variant: Variant, reference: Variant) -> Option<f64> {
+        let of = self.rates(workload, variant);
+        let to = self.rates(workload, reference);
+        median(of.into_iter().zip(to).map(|(of, to)| of / to).collect())
+    }
+
+    /// Prints medians, ratios, and which targets are met.
+    pub fn print(&self) {
+        print!("{:<28}", format!("medians of {} rounds", self.rounds));
+        for variant in Variant::ALL {
+            print!("{:>13}", variant.name());
+        }
+        println!();
+        for workload in Workload::ALL.into_iter().filter(|it| it.is_path()) {
+            print_row(
+                &format!("{}, {}", workload.name(), workload.unit()),
+                |variant| {
+                    self.median_rate(workload, variant)
+                        .map(|rate| workload.format(rate))
+                },
+            );
+            print_row("  × no mesh", |variant| {
+                let ratio = self.ratio(workload, variant, Variant::NoMesh)?;
+                Some(format!("{ratio:.3}"))
+            });
+            if workload != Workload::Bulk {
+                print_row("  agent CPU, µs per request", |variant| {
+                    let cpu = self.median_cpu(workload, variant)?;
+                    (variant != Variant::Unenrolled).then(|| format!("{cpu:.1}"))
+                });
+            }
+        }
+        println!();
+        for Target {
+            workload,
+            variant,
+            reference,
+            at_least,
+        } in &TARGETS
+        {
+            let Some(ratio) = self.ratio(*workload, *variant, *reference) else {
+                continue;
+            };
+            let what = format!(
+                "{}: {} × {}",
+                workload.name(),
+                variant.name(),
+                reference.name()
+            );
+            print_target(
+                &what,
+                &format!("{ratio:.3}"),
+                &format!("≥ {at_least}"),
+                ratio >= *at_least,
+            );
+        }
+        if let Some(memory) = self.idle {
+            let what = format!("idle: resident memory with {} pods", idle::PODS);
+            let met = memory < IDLE_BELOW;
+            print_target(
+                &what,
+                &format!("{memory:.1} MiB"),
+                &format!("< {IDLE_BELOW} MiB"),
+                met,
+            );
+        }
+    }
+
+    /// Everything, single measurements included.
+    pub fn json(&self) -> Value {
+        let measurements: Vec<Value> = self
+            .samples
+            .iter()
+            .map(|((workload, variant), samples)| {
+                json!({
+                    "workload": workload.name(),
+                    "unit": workload.unit(),
+                    "variant": variant.name(),
+                    "samples": samples.iter().map(|it| it.rate).collect::<Vec<_>>(),
+                    "median": self.median_rate(*workload, *variant),
+                    "ratioToNoMesh": self.ratio(*workload, *variant, Variant::NoMesh),
+                    "agentCpuMicrosecondsPerRequest": self.median_cpu(*workload, *variant),
+                })
+            })
+            .collect();
+        let targets: Vec<Value> = TARGETS
+            .iter()
+            .filter_map(|it| {
+                let ratio = self.ratio(it.workload, it.variant, it.reference)?;
+                Some(json!({
+                    "workload": it.workload.name(),
+                    "variant": it.variant.name(),
+                    "reference": it.reference.name(),
+                    "ratio": ratio,
+                    "atLeast": it.at_least,
+                    "met": ratio >= it.at_least,
+                }))
+            })
+            .collect();
+        json!({
+            "rounds": self.rounds,
+            "seconds": self.duration.as_secs(),
+            "processors": thread::available_parallelism().map_or(0, usize::from),
+            "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+            "measurements": measurements,
+            "targets": targets,
+            "idle": self.idle.map(|memory| json!({
+                "pods": idle::PODS,
+                "residentMebibytes": memory,
+                "below": IDLE_BELOW,
+                "met": memory < IDLE_BELOW,
+            })),
+        })
+    }
+}
+
+fn print_row(label: &str, cell: impl Fn(Variant) -> Option<String>) {
+    let cells: Vec<Option<String>> = Variant::ALL.into_iter().map(cell).collect();
+    if cells.iter().all(Option::is_none) {
+        return;
+    }
+    print!("{label:<28}");
+    for cell in cells {
+        print!("{:>13}", cell.as_deref().unwrap_or("-"));
+    }
+    println!();
+}
+
+fn print_target(what: &str, value: &str, wanted: &str, met: bool) {
+    let verdict = if met {
+        style("met").green()
+    } else {
+        style("not met").red().bold()
+    };
+    println!("{what:<44} {value:>10}   {wanted:<9} {verdict}");
+}
+
+/// `None` without values.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) {
+        Some(f64::midpoint(
+            *values.get(middle.checked_sub(1)?)?,
+            values[middle],
+        ))
+    } else {
+        Some(values[middle])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0]), Some(3.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), Some(3.0));
+    }
+}

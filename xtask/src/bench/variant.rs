@@ -1,0 +1,216 @@
+//! The ways of capturing, the pods to measure them in, and proof that each does what it is named.
+
+use super::workload::{self, Measured, Workload};
+use crate::interrupt::{self, Running};
+use crate::lab::{self, Agent, Lab, Pod, PodEntry};
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A way for connections to travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Variant {
+    /// No agent runs.
+    NoMesh,
+    /// An agent runs and is attached, and the pod is not one of its pods.
+    Unenrolled,
+    /// The agent captures.
+    Agent,
+    /// iptables REDIRECT sends connections to the same agent, whose kernel half lets them through.
+    Iptables,
+}
+
+impl Variant {
+    /// All of them; those that are compared with each other stand next to each other.
+    pub const ALL: [Self; 4] = [Self::NoMesh, Self::Unenrolled, Self::Agent, Self::Iptables];
+
+    /// The order in one round: forwards and backwards in turn, so that a machine that gets slower
+    /// or faster favours none.
+    pub fn in_round(round: u32) -> Vec<Self> {
+        let mut order = Self::ALL.to_vec();
+        if round.is_multiple_of(2) {
+            order.reverse();
+        }
+        order
+    }
+
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoMesh => "no mesh",
+            Self::Unenrolled => "unenrolled",
+            Self::Agent => "agent",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
+/// The pods, the servers in one of them, and the agent's binary.
+pub struct Site {
+    lab: Lab,
+    binary: PathBuf,
+    client: Pod,
+    /// Its own pod, because connection tracking stays on in a pod that once had a NAT rule.
+    steered: Pod,
+    server: Pod,
+    bystander: String,
+    _servers: Vec<Running>,
+}
+
+/// Whose connects iptables redirects. The agent's own run as root, so they are not caught.
+pub const CLIENT_USER: &str = "20001";
+
+impl Site {
+    /// Makes the pods and starts the servers.
+    pub fn open(binary: &Path) -> Result<Self> {
+        let lab = Lab::open("mesh-bench")?;
+        let client = lab.pod("client", "10.78.0.11")?;
+        let steered = lab.pod("steered", "10.78.0.12")?;
+        let server = lab.pod("server", "10.78.0.30")?;
+        let bystander = lab.bare_namespace("bystander")?;
+        let servers = workload::start_servers(&lab, &server)?;
+        let binary = binary.to_owned();
+        let site = Self {
+            lab,
+            binary,
+            client,
+            steered,
+            server,
+            bystander,
+            _servers: servers,
+        };
+        site.run_in_steered(
+            &[
+                "iptables", "-t", "nat", "-A", "OUTPUT", "-p", "tcp", "-m", "owner",
+            ]
+            .into_iter()
+            .chain([
+                "--uid-owner",
+                CLIENT_USER,
+                "-j",
+                "REDIRECT",
+                "--to-ports",
+                "15001",
+            ])
+            .collect::<Vec<_>>(),
+        )?;
+        Ok(site)
+    }
+
+    /// The lab the pods are in.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Takes one measurement, with an agent of its own where the variant has one.
+    pub fn measure(&self, variant: Variant, load: Workload, length: Duration) -> Result<Measured> {
+        let agent = self
+            .entry(variant)
+            .map(|entry| self.start_agent(&entry))
+            .transpose()?;
+        let pod = if variant == Variant::Iptables {
+            &self.steered
+        } else {
+            &self.client
+        };
+        let measured = load.run(pod, &self.server, agent.as_ref(), length)?;
+        if let Some(agent) = agent {
+            self.check_path(variant, &agent)?;
+            let (status, log, _) = agent.terminate()?;
+            ensure!(status.success(), "the agent ended with {status}:\n{log}");
+        }
+        Ok(measured)
+    }
+
+    fn entry(&self, variant: Variant) -> Option<PodEntry> {
+        match variant {
+            Variant::NoMesh => None,
+            Variant::Unenrolled => Some(PodEntry::new(
+                "bystander",
+                self.bystander.clone(),
+                &["onAgentDown: open"],
+            )),
+            Variant::Agent => Some(PodEntry::of(&self.client, &["capture: {outbound: true}"])),
+            Variant::Iptables => Some(PodEntry::of(&self.steered, &["capture: {outbound: false}"])),
+        }
+    }
+
+    fn start_agent(&self, entry: &PodEntry) -> Result<Agent> {
+        let configuration = lab::configuration(&self.lab, std::slice::from_ref(entry));
+        Agent::start(&self.lab, &self.binary, &configuration)
+    }
+
+    /// A measurement of the wrong path would be worse than none.
+    fn check_path(&self, variant: Variant, agent: &Agent) -> Result<()> {
+        let redirected = lab::counters(&self.lab.pins())?
+            .into_iter()
+            .find(|(name, _)| *name == "redirected")
+            .map_or(0, |(_, value)| value);
+        let forwarded = agent.status()?["connections"]["total"]
+            .as_u64()
+            .context("the agent's status has no connections.total")?;
+        let as_named = match variant {
+            Variant::NoMesh => true,
+            Variant::Unenrolled => redirected == 0 && forwarded == 0,
+            Variant::Agent => redirected > 0 && forwarded > 0,
+            Variant::Iptables => redirected == 0 && forwarded > 0,
+        };
+        ensure!(
+            as_named,
+            "not the path to measure: {redirected} redirected by the kernel half, {forwarded} \
+             forwarded by the agent"
+        );
+        Ok(())
+    }
+
+    fn run_in_steered(&self, words: &[&str]) -> Result<()> {
+        let mut command = self.steered.command(words[0]);
+        let output = command
+            .args(&words[1..])
+            .output()
+            .context("cannot start iptables")?;
+        ensure!(
+            output.status.success(),
+            "`{}` failed: {}",
+            words.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
+    }
+
+    /// Removes everything.
+    pub fn close(self) -> Result<()> {
+        let Self {
+            lab,
+            _servers: servers,
+            ..
+        } = self;
+        drop(servers);
+        lab.close()
+    }
+}
+
+/// Starts a server and waits until `ready` succeeds.
+pub fn start_server(mut command: Command, mut ready: impl FnMut() -> bool) -> Result<Running> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit());
+    let mut running = interrupt::spawn(&mut command)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !ready() {
+        ensure!(
+            running.poll()?.is_none(),
+            "{} has ended",
+            command.get_program().display()
+        );
+        ensure!(
+            Instant::now() < deadline,
+            "a server does not listen after 10 s"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(running)
+}

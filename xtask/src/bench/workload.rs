@@ -1,0 +1,271 @@
+//! The loads: programs nobody here wrote, and what they and the kernel say about the run.
+
+use super::variant::{CLIENT_USER, start_server};
+use crate::interrupt::Running;
+use crate::lab::{Agent, Lab, Pod};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::fmt;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+/// What to load the path with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Workload {
+    /// Requests of 1 KiB on 16 kept connections, and the agent's own CPU time per request
+    KeepAlive,
+    /// The same requests, each on a new connection
+    Connects,
+    /// One stream from client to server
+    Bulk,
+    /// Memory of an agent with 100 pods and no traffic
+    Idle,
+}
+
+/// The outcome of one run.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Requests or bits per second.
+    pub rate: f64,
+    /// CPU time of the agent's process per request, in microseconds.
+    pub agent_cpu: Option<f64>,
+    workload: Workload,
+}
+
+const CONNECTIONS: &str = "-c16";
+const HTTP_PORT: u16 = 8080;
+const BULK_PORT: u16 = 5201;
+/// Kernel clock ticks per second as user space sees them, on every architecture we build for.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+impl Workload {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::KeepAlive, Self::Connects, Self::Bulk, Self::Idle];
+
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KeepAlive => "keep-alive",
+            Self::Connects => "connects",
+            Self::Bulk => "bulk",
+            Self::Idle => "idle",
+        }
+    }
+
+    /// What its rate counts.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::KeepAlive => "requests/s",
+            Self::Connects => "connections/s",
+            Self::Bulk => "Gbit/s",
+            Self::Idle => "MiB",
+        }
+    }
+
+    /// Whether it sends traffic from pod to pod.
+    pub fn is_path(self) -> bool {
+        self != Self::Idle
+    }
+
+    /// A rate, in its unit, as the table prints it.
+    pub fn format(self, rate: f64) -> String {
+        match self {
+            Self::Bulk | Self::Idle => format!("{rate:.2}"),
+            Self::KeepAlive | Self::Connects => format!("{rate:.0}"),
+        }
+    }
+
+    /// Runs the load from `client` to `server` for `length`.
+    pub fn run(
+        self,
+        client: &Pod,
+        server: &Pod,
+        agent: Option<&Agent>,
+        length: Duration,
+    ) -> Result<Measured> {
+        let seconds = length.as_secs();
+        let before = agent.map(cpu_time).transpose()?;
+        let (rate, requests) = match self {
+            Self::KeepAlive => wrk(client, server, seconds, &[])?,
+            Self::Connects => wrk(client, server, seconds, &["-H", "Connection: close"])?,
+            Self::Bulk => (iperf(client, server, seconds)?, 0.0),
+            Self::Idle => bail!("the idle agent has no traffic to run"),
+        };
+        let spent = match (agent, before) {
+            (Some(agent), Some(before)) if requests > 0.0 => Some(cpu_time(agent)? - before),
+            _ => None,
+        };
+        let agent_cpu = spent.map(|spent| spent / requests * 1e6);
+        Ok(Measured {
+            rate,
+            agent_cpu,
+            workload: self,
+        })
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = self.workload.format(self.rate);
+        write!(f, "{rate:>10} {}", self.workload.unit())?;
+        match self.agent_cpu {
+            Some(cpu) if cpu > 0.0 => write!(f, ", agent {cpu:.1} µs CPU per request"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A program of the client, as the user whose connects iptables redirects, in every variant.
+fn client_program(client: &Pod, program: &str) -> Command {
+    let mut command = client.command("setpriv");
+    command
+        .args([
+            "--reuid",
+            CLIENT_USER,
+            "--regid",
+            CLIENT_USER,
+            "--clear-groups",
+            "--",
+        ])
+        .arg(program);
+    command
+}
+
+/// Requests per second, and how many they were.
+fn wrk(client: &Pod, server: &Pod, seconds: u64, more: &[&str]) -> Result<(f64, f64)> {
+    let url = format!("http://{}:{HTTP_PORT}/", server.address);
+    let mut wrk = client_program(client, "wrk");
+    wrk.args([
+        "-t2",
+        CONNECTIONS,
+        "--timeout",
+        "5s",
+        &format!("-d{seconds}s"),
+    ]);
+    let output = wrk
+        .args(more)
+        .arg(url)
+        .output()
+        .context("cannot start wrk")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = text
+        .lines()
+        .find(|line| line.contains("Socket errors") || line.contains("Non-2xx"));
+    if let Some(errors) = errors {
+        bail!(
+            "wrk saw errors, so its rate means nothing: {}",
+            errors.trim()
+        );
+    }
+    let rate = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Requests/sec:"))
+        .and_then(|rate| rate.trim().parse().ok());
+    let requests = text
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in "))
+        .and_then(|(requests, _)| requests.parse().ok());
+    rate.zip(requests)
+        .with_context(|| format!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Gbit/s that arrived.
+fn iperf(client: &Pod, server: &Pod, seconds: u64) -> Result<f64> {
+    let output = client_program(client, "iperf3")
+        .args([
+            "--client",
+            server.address,
+            "--json",
+            "--time",
+            &seconds.to_string(),
+        ])
+        .output()
+        .context("cannot start iperf3")?;
+    let result: Value = serde_json::from_slice(&output.stdout).context("iperf3 printed no JSON")?;
+    if let Some(error) = result["error"].as_str() {
+        bail!("iperf3: {error}");
+    }
+    let bits = result["end"]["sum_received"]["bits_per_second"].as_f64();
+    Ok(bits.context("iperf3 reports no rate")? / 1e9)
+}
+
+/// Seconds of CPU time that the agent has used, both in user space and in the kernel for it.
+fn cpu_time(agent: &Agent) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{}/stat", agent.pid()))
+        .context("cannot read the agent's /proc stat")?;
+    // The name, in parentheses, may hold spaces; the fields after it are numbered from 3.
+    let (_, fields) = text.rsplit_once(") ").context("unexpected /proc stat")?;
+    let field = |number: usize| -> Result<f64> {
+        let field = fields
+            .split(' ')
+            .nth(number - 3)
+            .context("unexpected /proc stat")?;
+        field.parse().context("unexpected /proc stat")
+    };
+    Ok((field(14)? + field(15)?) / TICKS_PER_SECOND)
+}
+
+/// nginx with a page of 1 KiB, and the receiving end of the bulk stream.
+pub fn start_servers(lab: &Lab, server: &Pod) -> Result<Vec<Running>> {
+    let directory = lab.file("nginx");
+    fs::create_dir(&directory).context("cannot create nginx's directory")?;
+    let file = directory.join("nginx.conf");
+    fs::write(&file, nginx_configuration(&directory.display().to_string()))
+        .context("cannot write nginx's configuration")?;
+    let mut nginx = server.command("nginx");
+    nginx
+        .arg("-e")
+        .arg(directory.join("error.log"))
+        .arg("-c")
+        .arg(&file);
+    let mut iperf = server.command("iperf3");
+    iperf.args(["--server", "--port", &BULK_PORT.to_string()]);
+    Ok(vec![
+        start_server(nginx, || listens(server, HTTP_PORT))?,
+        start_server(iperf, || listens(server, BULK_PORT))?,
+    ])
+}
+
+fn listens(server: &Pod, port: u16) -> bool {
+    let table = server
+        .command("cat")
+        .args(["/proc/net/tcp", "/proc/net/tcp6"])
+        .output();
+    // Columns: slot, local address:port in hexadecimal, remote, state (0A is LISTEN).
+    let suffix = format!(":{port:04X}");
+    table.is_ok_and(|table| {
+        String::from_utf8_lossy(&table.stdout).lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields.get(1).is_some_and(|local| local.ends_with(&suffix))
+                && fields.get(3) == Some(&"0A")
+        })
+    })
+}
+
+fn nginx_configuration(directory: &str) -> String {
+    let body = "x".repeat(1024);
+    format!(
+        "daemon off;\nmaster_process off;\npid {directory}/pid;\nerror_log {directory}/error.log;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{\n  access_log off;\n  keepalive_requests 100000000;\n\
+         \x20 client_body_temp_path {directory}/body;\n  proxy_temp_path {directory}/proxy;\n\
+         \x20 fastcgi_temp_path {directory}/fastcgi;\n  uwsgi_temp_path {directory}/uwsgi;\n\
+         \x20 scgi_temp_path {directory}/scgi;\n\
+         \x20 server {{ listen {HTTP_PORT} backlog=4096; location / {{ return 200 \"{body}\"; }} }}\n}}\n"
+    )
+}
+
+/// Resident memory of a process, in MiB.
+pub fn resident_memory(process: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status"))
+        .context("cannot read the agent's /proc status")?;
+    let kibibytes: f64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|number| number.parse().ok())
+        .context("no VmRSS in /proc status")?;
+    ensure!(kibibytes > 0.0, "VmRSS is 0: the agent has ended");
+    Ok(kibibytes / 1024.0)
+}
