@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
 
 use super::Netns;
+use super::reset_on_close;
 use crate::kernel::Maps;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
@@ -107,8 +108,10 @@ fn new_listener(domain: Domain) -> io::Result<Socket> {
     // An earlier agent's closed connections must not keep the port.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    // Inherited by accepted sockets, which saves a call for each: a proxy must not add Nagle's delay.
+    // Both are inherited by accepted sockets, which saves calls for each. A proxy must not add
+    // Nagle's delay.
     socket.set_tcp_nodelay(true)?;
+    reset_on_close(&socket)?;
     Ok(socket)
 }
 

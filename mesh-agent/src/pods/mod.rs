@@ -11,4 +11,4 @@ pub use error::PodError;
 pub use listener::ListenError;
 pub use netns::{Netns, NetnsError, NetnsIdentity, remember_own};
 pub use set::{PodReport, PodSet, PodState};
-pub use socket_options::choose_port_at_connect;
+pub use socket_options::{choose_port_at_connect, close_in_order, reset_on_close};

@@ -6,7 +6,10 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd as _},
+    time::Duration,
 };
+
+use socket2::SockRef;
 
 /// Cookie of the network namespace that `socket` lives in (`SO_NETNS_COOKIE`, Linux 5.14).
 pub fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
@@ -48,4 +51,15 @@ pub fn choose_port_at_connect(socket: &impl AsFd) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Makes every close a reset, also the one that the kernel does when the agent dies: neither side
+/// may take a transfer that was cut off for a whole one. See [`close_in_order`].
+pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(&socket.as_fd()).set_linger(Some(Duration::ZERO))
+}
+
+/// Takes [`reset_on_close`] back, once the end of both directions has been passed on.
+pub fn close_in_order(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(&socket.as_fd()).set_linger(None)
 }

@@ -17,8 +17,11 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use super::{copy::copy_both_ways, upstream};
-use crate::{kernel::Maps, pods::Netns};
+use super::{copy::copy_both_ways, given_up::given_up, upstream};
+use crate::{
+    kernel::Maps,
+    pods::{self, Netns},
+};
 
 /// How long to leave new connections waiting when the process has no descriptor left for them.
 const NO_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(20);
@@ -216,7 +219,6 @@ async fn forward(
             "pod at {}: {peer} connected to the agent itself; reset",
             netns.path().display()
         );
-        reset(&client);
         return;
     };
     let entry = connections.add(Connection {
@@ -227,32 +229,27 @@ async fn forward(
         sent: AtomicU64::new(0),
         received: AtomicU64::new(0),
     });
-    let mut abort = connections.abort.subscribe();
-    let aborted = async {
-        // The sender lives in `connections`, which this task holds.
-        let _sender_lives = abort.wait_for(|abort| *abort).await;
-    };
-    let mut server = None;
     let carry = async {
-        let connected = upstream::connect(netns, maps, destination, bound_source(peer.ip())).await;
-        let server = match connected {
-            Ok(stream) => server.insert(stream),
-            Err(error) => {
-                connections.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!("pod at {}: {destination}: {error}", netns.path().display());
-                return Err(error);
-            }
+        let connecting = upstream::connect(netns, maps, destination, bound_source(peer.ip()));
+        let connected = tokio::select! {
+            connected = connecting => connected,
+            () = given_up(&client) => Err(io::Error::other("the app gave up")),
         };
+        let mut server = connected.inspect_err(|error| {
+            connections.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!("pod at {}: {destination}: {error}", netns.path().display());
+        })?;
         let Connection { sent, received, .. } = &*entry.connection;
-        copy_both_ways(&mut client, server, sent, received).await
+        copy_both_ways(&mut client, &mut server, sent, received).await?;
+        pods::close_in_order(&client)?;
+        pods::close_in_order(&server)
     };
-    let finished = tokio::select! {
-        finished = carry => finished.is_ok(),
-        () = aborted => false,
-    };
-    if !finished {
-        reset(&client);
-        server.as_ref().inspect(|server| reset(server));
+    let mut abort = connections.abort.subscribe();
+    // Whatever ends this but the end of both directions closes both sockets with a reset, because
+    // that is how they were made.
+    tokio::select! {
+        _ended = carry => {}
+        _aborted = abort.wait_for(|abort| *abort) => {}
     }
 }
 
@@ -274,10 +271,4 @@ fn original_destination(client: &TcpStream) -> Option<(SocketAddr, SocketAddr)> 
 /// the redirection led to.
 fn bound_source(client: IpAddr) -> Option<IpAddr> {
     (!client.is_loopback()).then_some(client)
-}
-
-/// Makes closing send a reset.
-fn reset(stream: &TcpStream) {
-    // Fails only on a socket that is gone, which is as good.
-    let _gone = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -2,6 +2,7 @@
 
 mod connection;
 mod copy;
+mod given_up;
 mod upstream;
 
 pub use connection::{Connection, ConnectionStatus, Connections, serve};

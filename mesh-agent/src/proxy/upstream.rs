@@ -38,6 +38,7 @@ pub async fn connect(
     })?;
     maps.mark_socket(socket.as_fd(), SocketRole::Upstream)?;
     socket.set_tcp_nodelay(true)?;
+    pods::reset_on_close(&socket)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(KEEPALIVE_IDLE)

@@ -1,0 +1,23 @@
+//! End-to-end tests: one module per capability, one binary so that it links once.
+
+mod bad_input;
+mod capture;
+mod connecting;
+mod crash;
+mod crowd;
+mod ending;
+mod external_proxy;
+mod harness_itself;
+mod impostor;
+mod iptables;
+mod limits;
+mod one_agent;
+mod original_dst;
+mod peers;
+mod pods_come_and_go;
+mod reload;
+mod shutdown;
+mod stage;
+mod untouched;
+mod verbs;
+mod volume;

@@ -1,0 +1,110 @@
+//! SIGTERM lets open connections end, then leaves nothing behind.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use mesh_tests::{Agent, Node, Pod, Process, Signal, scenario};
+
+use crate::peers::{CLIENT, SERVER, at, behaviours};
+
+const BOUND: Duration = Duration::from_secs(15);
+
+/// A download that lasts `seconds`, under way through the agent.
+struct Downloading {
+    agent: Agent,
+    client: Pod,
+    download: Process,
+    _server: (Pod, Process),
+}
+
+fn downloading(node: &Node, seconds: &str, drain: &str) -> Result<Downloading> {
+    let server = node.pod("server", SERVER, None)?;
+    let process = behaviours(
+        &server,
+        &[&format!("7001=trickle,{seconds}"), "7002=identity"],
+    )?;
+    let client = node.pod("client", CLIENT, None)?;
+    let agent = node.agent(&node.config().agent(drain).pod(&client))?;
+    let download = client.spawn_python("ending.py", ["slow-down", &at(SERVER, 7001)])?;
+    agent.wait_captured()?;
+    Ok(Downloading {
+        agent,
+        client,
+        download,
+        _server: (server, process),
+    })
+}
+
+#[test]
+fn sigterm_lets_an_open_transfer_end_and_leaves_nothing_behind() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        scenario(|node| {
+            let Downloading {
+                agent,
+                client,
+                download,
+                _server,
+            } = downloading(node, "2", "drainTimeout: 8s")?;
+            agent.signal(signal)?;
+            // New connections work all the while, captured or direct.
+            let meanwhile = client
+                .python("connecting.py", ["plain", &at(SERVER, 7002)])?
+                .json()?;
+            ensure!(meanwhile["server"] == "server", "{meanwhile}");
+            let outcome = download.finish(BOUND)?.json()?;
+            ensure!(
+                outcome["done"] == true && outcome["end"] == "end of file",
+                "{outcome}"
+            );
+            agent.finish(BOUND)?;
+            node.ensure_no_traces()?;
+            let after = client
+                .python("connecting.py", ["plain", &at(SERVER, 7002)])?
+                .json()?;
+            ensure!(after["seen"] == after["local"], "still not direct: {after}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_transfer_that_outlasts_the_drain_is_reset_and_never_looks_complete() {
+    scenario(|node| {
+        let Downloading {
+            agent,
+            client: _client,
+            download,
+            _server,
+        } = downloading(node, "30", "drainTimeout: 1s")?;
+        let started = Instant::now();
+        agent.terminate(BOUND)?;
+        let lasted = started.elapsed();
+        ensure!(
+            lasted >= Duration::from_millis(900),
+            "it did not wait: {lasted:?}"
+        );
+        ensure!(
+            lasted < Duration::from_secs(4),
+            "it waited too long: {lasted:?}"
+        );
+        let outcome = download.finish(BOUND)?.json()?;
+        ensure!(
+            outcome["done"] == false && outcome["end"] == "ECONNRESET",
+            "{outcome}"
+        );
+        node.ensure_no_traces()
+    });
+}
+
+#[test]
+fn an_idle_agent_ends_at_once() {
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, None)?;
+        let agent = node.agent(&node.config().pod(&client))?;
+        let started = Instant::now();
+        agent.terminate(BOUND)?;
+        let lasted = started.elapsed();
+        ensure!(lasted < Duration::from_secs(2), "it took {lasted:?}");
+        node.ensure_no_traces()
+    });
+}
