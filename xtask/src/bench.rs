@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what capture costs. All ways of capturing are measured in turn, several
 //! times in one run, because machines are noisy: only ratios within a run mean something.
 
+mod disturbance;
 mod idle;
 mod report;
 mod variant;
@@ -9,20 +10,22 @@ mod workload;
 use crate::setup::{self, Purpose};
 use crate::{build, workspace};
 use anyhow::{Context, Result, bail};
+use disturbance::Disturbance;
 use report::Report;
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 use variant::{Site, Variant};
-use workload::Workload;
+use workload::{Measured, Workload};
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// How often everything is measured; medians are taken over the rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// How long one measurement lasts, in seconds
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
-    seconds: u64,
+    /// How many seconds each variant and workload is measured in one round
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
     /// Only these workloads
     #[arg(long, value_enum)]
     only: Vec<Workload>,
@@ -45,17 +48,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .into_iter()
         .filter(|it| arguments.wants(*it))
         .collect();
-    let duration = Duration::from_secs(arguments.seconds);
     let site = Site::open(&binary)?;
-    let mut report = Report::new(arguments.rounds, duration);
-
+    let mut report = Report::new(arguments.rounds, arguments.seconds);
+    let disturbance = Disturbance::watch(site.lab().cgroup())?;
     for round in 1..=arguments.rounds {
         println!("round {round} of {}", arguments.rounds);
         for workload in workloads.iter().filter(|it| it.is_path()) {
-            for variant in Variant::in_round(round) {
-                let measured = site
-                    .measure(variant, *workload, duration)
-                    .with_context(|| format!("{}, {}", workload.name(), variant.name()))?;
+            for (variant, measured) in one_round(&site, *workload, arguments.seconds)? {
                 println!(
                     "  {:<12} {:<12} {measured}",
                     workload.name(),
@@ -65,6 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
         }
     }
+    report.disturbance = disturbance.share()?;
     if workloads.contains(&Workload::Idle) {
         report.idle = Some(idle::measure(site.lab(), &binary)?);
     }
@@ -80,6 +80,24 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))?;
     println!("\n{}", file.display());
     Ok(())
+}
+
+/// Measures every variant for `seconds`, in slices of one second that take turns: whatever else
+/// the machine does then hits all of them alike.
+fn one_round(site: &Site, workload: Workload, seconds: u32) -> Result<Vec<(Variant, Measured)>> {
+    let mut slices: BTreeMap<Variant, Vec<Measured>> = BTreeMap::new();
+    for turn in 0..seconds {
+        for variant in Variant::in_turn(turn) {
+            let measured = site
+                .measure(variant, workload, Duration::from_secs(1))
+                .with_context(|| format!("{}, {}", workload.name(), variant.name()))?;
+            slices.entry(variant).or_default().push(measured);
+        }
+    }
+    Ok(slices
+        .into_iter()
+        .filter_map(|(variant, slices)| Some((variant, Measured::together(&slices)?)))
+        .collect())
 }
 
 impl Arguments {

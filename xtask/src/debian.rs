@@ -59,21 +59,24 @@ const COMMANDS: &[Needed] = {
             "shows that other pods notice nothing",
         ),
         needed(
-            "socat",
-            "socat",
+            "haproxy",
+            "haproxy",
             &[Test],
-            "client and server for half-closed streams",
+            "external proxy that the agent captures for",
         ),
         needed("wrk", "wrk", &[Bench], "load generator"),
         needed("iperf3", "iperf3", &[Bench], "bulk stream"),
         needed(
             "iptables",
             "iptables",
-            &[Bench],
+            &[Test, Bench],
             "the REDIRECT rule to compare with",
         ),
     ]
 };
+
+/// Packages that bring a service of the same name.
+const SERVICES: [&str; 2] = ["nginx", "haproxy"];
 
 const fn needed(
     command: &'static str,
@@ -122,7 +125,10 @@ fn install(packages: &[&str]) -> Result<()> {
         "there is no apt-get here; install what holds these commands with your package manager: {}",
         packages.join(" ")
     );
-    let had_nginx = Path::new("/usr/sbin/nginx").exists();
+    let services: Vec<&str> = SERVICES
+        .into_iter()
+        .filter(|service| packages.contains(service))
+        .collect();
     let quiet = NoServiceStarts::begin()?;
     // Package lists may be missing or stale: refresh them only when the first try fails.
     if apt_get("install Debian packages", &install_arguments(packages)).is_err() {
@@ -130,11 +136,11 @@ fn install(packages: &[&str]) -> Result<()> {
         apt_get("install Debian packages", &install_arguments(packages))?;
     }
     drop(quiet);
-    if packages.contains(&"nginx") && !had_nginx && Path::new("/run/systemd/system").exists() {
-        // Only the program is needed: the host is not to serve anything after its next boot.
+    if !services.is_empty() && Path::new("/run/systemd/system").exists() {
+        // Only the programs are needed: the host is not to serve anything after its next boot.
         let mut command = Command::new("systemctl");
-        command.args(["disable", "nginx.service"]);
-        apt_step("keep nginx from starting at boot", command)?;
+        command.arg("disable").args(services);
+        apt_step("keep their services from starting at boot", command)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Medians, ratios and targets.
 
+use super::disturbance::TOO_MUCH;
 use super::idle;
 use super::variant::Variant;
 use super::workload::{Measured, Workload};
@@ -8,15 +9,16 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
-use std::time::Duration;
 
 /// All measurements of a run.
 pub struct Report {
     rounds: u32,
-    duration: Duration,
+    seconds: u32,
     samples: BTreeMap<(Workload, Variant), Vec<Measured>>,
     /// Resident memory of the idle agent in MiB.
     pub idle: Option<f64>,
+    /// Share of the processors that other processes took, from 0 to 1.
+    pub disturbance: f64,
 }
 
 /// A ratio that the agent is to reach.
@@ -58,10 +60,11 @@ const fn target(workload: Workload, variant: Variant, reference: Variant, at_lea
 
 impl Report {
     /// An empty one.
-    pub fn new(rounds: u32, duration: Duration) -> Self {
+    pub fn new(rounds: u32, seconds: u32) -> Self {
         Self {
             rounds,
-            duration,
+            seconds,
+            disturbance: 0.0,
             samples: BTreeMap::new(),
             idle: None,
         }
@@ -165,6 +168,14 @@ impl Report {
                 met,
             );
         }
+        if self.disturbance > TOO_MUCH {
+            println!(
+                "\n{} other processes took {:.0}% of the processors meanwhile; run it again when the \
+                 machine is quiet",
+                style("distrust this:").yellow().bold(),
+                self.disturbance * 100.0
+            );
+        }
     }
 
     /// Everything, single measurements included.
@@ -200,9 +211,10 @@ impl Report {
             .collect();
         json!({
             "rounds": self.rounds,
-            "seconds": self.duration.as_secs(),
+            "seconds": self.seconds,
             "processors": thread::available_parallelism().map_or(0, usize::from),
             "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+            "takenByOthers": self.disturbance,
             "measurements": measurements,
             "targets": targets,
             "idle": self.idle.map(|memory| json!({

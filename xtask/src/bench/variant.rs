@@ -26,11 +26,11 @@ impl Variant {
     /// All of them; those that are compared with each other stand next to each other.
     pub const ALL: [Self; 4] = [Self::NoMesh, Self::Unenrolled, Self::Agent, Self::Iptables];
 
-    /// The order in one round: forwards and backwards in turn, so that a machine that gets slower
-    /// or faster favours none.
-    pub fn in_round(round: u32) -> Vec<Self> {
+    /// The order in one turn: forwards, backwards, and so on, so that a machine that gets slower or
+    /// faster favours none.
+    pub fn in_turn(turn: u32) -> Vec<Self> {
         let mut order = Self::ALL.to_vec();
-        if round.is_multiple_of(2) {
+        if !turn.is_multiple_of(2) {
             order.reverse();
         }
         order

@@ -1,5 +1,6 @@
 //! The loads: programs nobody here wrote, and what they and the kernel say about the run.
 
+use super::disturbance::TICKS_PER_SECOND;
 use super::variant::{CLIENT_USER, start_server};
 use crate::interrupt::Running;
 use crate::lab::{Agent, Lab, Pod};
@@ -36,8 +37,6 @@ pub struct Measured {
 const CONNECTIONS: &str = "-c16";
 const HTTP_PORT: u16 = 8080;
 const BULK_PORT: u16 = 5201;
-/// Kernel clock ticks per second as user space sees them, on every architecture we build for.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Workload {
     /// All of them.
@@ -101,6 +100,25 @@ impl Workload {
             rate,
             agent_cpu,
             workload: self,
+        })
+    }
+}
+
+impl Measured {
+    /// What slices of equal length come to together. `None` without slices.
+    pub fn together(slices: &[Self]) -> Option<Self> {
+        let mean =
+            |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / slices.len() as f64;
+        let first = slices.first()?;
+        let requests: f64 = slices.iter().map(|slice| slice.rate).sum();
+        Some(Self {
+            rate: mean(&mut slices.iter().map(|slice| slice.rate)),
+            // Per request, so a slice counts as much as it had requests.
+            agent_cpu: slices
+                .iter()
+                .map(|slice| Some(slice.agent_cpu? * slice.rate / requests))
+                .sum(),
+            workload: first.workload,
         })
     }
 }
