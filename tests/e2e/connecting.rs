@@ -147,9 +147,6 @@ fn tcp_fast_open_delivers_its_data_once() {
 fn a_socket_bound_before_connect_keeps_its_source_port() {
     scenario(|node| {
         off_and_on(node, PORTS, "redirected", 3, |stage| {
-            // Linux finds no route for the last ACK from a pod's own IPv6 address to ::1 (also where no
-            // agent is), so a closed end lingers. This lets it go in a second, not in two minutes.
-            stage.client.sysctl("net/ipv4/tcp_orphan_retries", "1")?;
             for (source, server, host) in [
                 (CLIENT, "server", SERVER),
                 (CLIENT6, "other", OTHER6),
