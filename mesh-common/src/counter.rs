@@ -42,7 +42,7 @@ counters! {
     MapFullOpen = "mapFullOpen",
     /// Connects refused because origin_dst_map was full (onAgentDown: closed).
     MapFullRefused = "mapFullRefused",
-    /// Connects let through because the kernel had no memory for the original destination.
+    /// Connects that the kernel had no memory to remember (onAgentDown decides).
     NoMemory = "noMemory",
     /// Established connections whose original destination could not be stored; the proxy resets them.
     OriginLost = "originLost",

@@ -46,13 +46,16 @@ pub const fn same(left: &Words, right: &Words) -> bool {
     left[0] == right[0] && left[1] == right[1] && left[2] == right[2] && left[3] == right[3]
 }
 
-/// Whether a connect to this address stays in the pod or on its link: unspecified (which the kernel
-/// takes for loopback), loopback, link-local and multicast.
+/// Whether a connect to this address stays in the pod: unspecified (which the kernel takes for
+/// loopback), loopback, multicast and broadcast. IPv6 link-local too: the agent could not reach it
+/// without the scope, which is not part of the address.
 #[inline(always)]
 pub const fn is_local(address: &Words) -> bool {
     if is_mapped(address) {
         let first = u32::from_be(address[3]) >> 24;
-        return first == 0 || first == 127 || first >= 224;
+        // 240.0.0.0/4 is reserved, but clouds give it to pods.
+        let multicast = first >> 4 == 14;
+        return first == 0 || first == 127 || multicast || address[3] == u32::MAX;
     }
     let high = u32::from_be(address[0]);
     let low = u32::from_be(address[3]);

@@ -139,6 +139,9 @@ fn verdict(ctx: &SockAddrContext, destination: Words, port: u16) -> Verdict {
             return pass(Counter::OwnSocket);
         }
         // What an earlier connect on this socket left is void from here on.
+        if state.role == SocketRole::Client as u16 && state.established == 0 {
+            count(Counter::NeverConnected);
+        }
         state.role = SocketRole::None as u16;
     }
     if pod.capture & capture::OUTBOUND == 0 {
@@ -178,8 +181,7 @@ fn verdict(ctx: &SockAddrContext, destination: Words, port: u16) -> Verdict {
         return without_proxy(pod, Counter::FailedOpen, Counter::Refused);
     };
     if !connect.remember(ctx, socket, &proxy, pod.proxy_port as u16) {
-        count(Counter::NoMemory);
-        return without_proxy(pod, Counter::FailedOpen, Counter::Refused);
+        return without_proxy(pod, Counter::NoMemory, Counter::NoMemory);
     }
     count(Counter::Redirected);
     Verdict::Redirect {

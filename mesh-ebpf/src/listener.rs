@@ -12,7 +12,7 @@ use aya_ebpf::{
 use mesh_common::{Pod, SocketRole, pod_flags, token_address};
 
 use crate::{
-    address::{LOOPBACK4, LOOPBACK6, Words, is_mapped, mapped},
+    address::{LOOPBACK4, LOOPBACK6, Words, is_mapped, mapped, same},
     storage,
 };
 
@@ -27,17 +27,41 @@ pub fn proxy_address(
     destination: &Words,
     port: u16,
 ) -> Option<Words> {
-    if !is_mapped(destination) {
-        return is_listening(ctx, pod, &LOOPBACK6).then_some(LOOPBACK6);
+    let (preferred, loopback) = if is_mapped(destination) {
+        let token = token_address(u32::from_be(destination[3]), port).to_be();
+        (mapped(token), mapped(LOOPBACK4))
+    } else {
+        (own_address6(ctx), LOOPBACK6)
+    };
+    if is_listening(ctx, pod, &preferred) {
+        return Some(preferred);
     }
-    let token = mapped(token_address(u32::from_be(destination[3]), port).to_be());
-    if is_listening(ctx, pod, &token) {
-        return Some(token);
-    }
-    // A user's own proxy may listen on 127.0.0.1 only.
-    let loopback = mapped(LOOPBACK4);
+    // A user's own proxy may listen on the loopback address only.
     (pod.flags & pod_flags::EXTERNAL_PROXY != 0 && is_listening(ctx, pod, &loopback))
         .then_some(loopback)
+}
+
+/// `[::1]`, or the address that the app has bound its socket to: between that and `[::1]`, the ACKs
+/// that time-wait sockets send would leave by the address's own device and be lost (net/ipv6
+/// tcp_v6_send_response, rt6_need_strict), and the connection would not end for minutes.
+#[inline(always)]
+fn own_address6(ctx: &SockAddrContext) -> Words {
+    // SAFETY: every sock_addr context has a socket; the words are read one by one, as the verifier
+    // demands.
+    let bound = unsafe {
+        let source = (&raw const (*(*ctx.sock_addr).__bindgen_anon_1.sk).src_ip6).cast::<u32>();
+        [
+            source.read_volatile(),
+            source.add(1).read_volatile(),
+            source.add(2).read_volatile(),
+            source.add(3).read_volatile(),
+        ]
+    };
+    if same(&bound, &[0; 4]) {
+        LOOPBACK6
+    } else {
+        bound
+    }
 }
 
 /// Whether the pod's proxy listens on `address`. Another program's listener on the agent's port

@@ -7,15 +7,16 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock,
+        BPF_EXIST, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        bpf_sock,
     },
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     macros::sock_ops,
     programs::SockOpsContext,
 };
 use aya_log_ebpf::error;
-use mesh_common::{Counter, OriginKey, SocketRole, SocketState};
+use mesh_common::{Counter, Origin, OriginKey, SocketRole, SocketState};
 
 use crate::{
     address::{same, words},
@@ -95,19 +96,28 @@ fn accepted(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     if !is_proxy_port {
         return;
     }
-    let Some(origin) = ORIGIN_DST_MAP.get_ptr_mut(origin::key_of_accepted(ctx)) else {
+    let key = origin::key_of_accepted(ctx);
+    // SAFETY: a copy is taken. Should the entry be freed meanwhile (the app reset), the update below
+    // finds none and the copy is not used.
+    let Some(&origin) = (unsafe { ORIGIN_DST_MAP.get(key) }) else {
         return;
     };
     let Some(state) = storage::get_or_create(socket) else {
         return;
     };
-    // SAFETY: only this connection's ends touch its entry, and the app's end is done with it.
-    unsafe {
-        (*origin).accepted = 1;
-        state.origin = *origin;
+    let origin = Origin {
+        accepted: 1,
+        ..origin
+    };
+    // Only if it is still there: otherwise nobody would remove it.
+    if ORIGIN_DST_MAP
+        .insert(key, origin, u64::from(BPF_EXIST))
+        .is_ok()
+    {
+        state.origin = origin;
+        state.role = SocketRole::Accepted as u16;
+        watch_state(ctx);
     }
-    state.role = SocketRole::Accepted as u16;
-    watch_state(ctx);
 }
 
 /// One end closed: the entry goes when the end that owns it does.

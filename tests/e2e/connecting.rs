@@ -147,6 +147,9 @@ fn tcp_fast_open_delivers_its_data_once() {
 fn a_socket_bound_before_connect_keeps_its_source_port() {
     scenario(|node| {
         off_and_on(node, PORTS, "redirected", 3, |stage| {
+            // Linux finds no route for the last ACK from a pod's own IPv6 address to ::1 (also where no
+            // agent is), so a closed end lingers. This lets it go in a second, not in two minutes.
+            stage.client.sysctl("net/ipv4/tcp_orphan_retries", "1")?;
             for (source, server, host) in [
                 (CLIENT, "server", SERVER),
                 (CLIENT6, "other", OTHER6),
@@ -186,45 +189,30 @@ fn af_unspec_disconnects_and_the_next_connect_goes_elsewhere() {
 #[test]
 fn one_four_tuple_used_again_and_again_never_reaches_the_wrong_server() {
     scenario(|node| {
-        off_and_on(node, PORTS, "redirected", 600, |stage| {
-            let targets = [
+        // Connects that had to be tried again were redirected twice but established once.
+        off_and_on(node, PORTS, "established", 600, |stage| {
+            let (server, other) = (
                 format!("server={}", at(SERVER, ONCE)),
                 format!("other={}", at(OTHER, ONCE)),
-            ];
-            let alternating = case(
-                stage,
-                &[
-                    "same-four-tuple",
-                    &at(CLIENT, 40_002),
-                    "300",
-                    &targets[0],
-                    &targets[1],
-                ],
-            )?;
-            ensure!(
-                alternating["wrong"].as_array().is_some_and(Vec::is_empty),
-                "{alternating}"
             );
-            ensure!(
-                alternating["errors"]
-                    .as_object()
-                    .is_some_and(serde_json::Map::is_empty),
-                "{alternating}"
-            );
-            let same = case(
-                stage,
-                &["same-four-tuple", &at(CLIENT, 40_003), "300", &targets[0]],
-            )?;
-            ensure!(
-                same["wrong"].as_array().is_some_and(Vec::is_empty),
-                "{same}"
-            );
-            ensure!(
-                same["errors"]
-                    .as_object()
-                    .is_some_and(serde_json::Map::is_empty),
-                "{same}"
-            );
+            for targets in [&[&*server, &*other][..], &[&*server]] {
+                let source = at(CLIENT, if targets.len() > 1 { 40_002 } else { 40_003 });
+                let outcome = case(
+                    stage,
+                    &[&["same-four-tuple", &*source, "300"], targets].concat(),
+                )?;
+                ensure!(
+                    outcome["wrong"].as_array().is_some_and(Vec::is_empty),
+                    "{outcome}"
+                );
+                ensure!(
+                    outcome["errors"]
+                        .as_object()
+                        .is_some_and(serde_json::Map::is_empty),
+                    "{outcome}"
+                );
+                ensure!(outcome["late"].as_u64() < Some(30), "{outcome}");
+            }
             Ok(())
         })
     });

@@ -200,6 +200,7 @@ fn normalised(line: &str) -> String {
         .trim_start();
     // How long a call took is not what it answered.
     let line = line.split(", \"seconds\"").next().unwrap_or_default();
+    let line = line.split(" after ").next().unwrap_or_default();
     let (mut out, mut word) = (String::new(), String::new());
     for character in line.chars().chain(['\n']) {
         if character.is_ascii_alphanumeric() {

@@ -27,6 +27,9 @@ const REFUSE_BOUND: Duration = Duration::from_secs(15);
 /// How long an entry may outlive its connection.
 const IDLE_BOUND: Duration = Duration::from_secs(10);
 
+/// How long the kernel may take to detach a program that nobody holds any more.
+const DETACH_BOUND: Duration = Duration::from_secs(2);
+
 /// The leaf cgroup of the agent.
 const LEAF: &str = "agent";
 
@@ -273,11 +276,13 @@ impl Agent {
 impl Node {
     /// Fails unless nothing of an agent is left on this node: programs, pins, socket.
     pub fn ensure_no_traces(&self) -> Result<()> {
-        let attached = maps::attached(self.cgroup())?;
-        ensure!(
-            attached.is_empty(),
-            "programs are still attached: {attached:#?}"
-        );
+        // The kernel detaches a program a moment after the last reference to its link is gone.
+        let mut attached = Vec::new();
+        wait_until(DETACH_BOUND, "the programs to be detached", || {
+            attached = maps::attached(self.cgroup())?;
+            Ok(attached.is_empty())
+        })
+        .with_context(|| format!("{attached:#?}"))?;
         if self.pin_path().exists() {
             let pins: Vec<_> = fs::read_dir(self.pin_path())?
                 .flatten()

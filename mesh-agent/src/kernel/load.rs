@@ -17,8 +17,11 @@ use super::{KernelError, Maps, PROGRAMS};
 /// The kernel half, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf"));
 
-/// Handshakes that may be under way when `origin_dst_map` counts as full.
-const HANDSHAKE_MARGIN: u32 = 512;
+/// Room kept in `origin_dst_map` for handshakes that are under way when it counts as full.
+const fn handshake_margin(max_connections: u32) -> u32 {
+    let eighth = max_connections / 8;
+    if eighth < 8192 { eighth } else { 8192 }
+}
 
 /// Maps that are pinned, and outlive the agent: with it gone the programs still need them.
 pub(super) const PINNED_MAPS: &[&str] = &[
@@ -43,7 +46,7 @@ pub struct Loaded {
 impl Loaded {
     /// Loads the object. Maps pinned under `pin_path` are taken over if all have today's shape.
     pub fn load(pin_path: &Path, max_connections: u32) -> Result<Self, KernelError> {
-        let limit = u64::from(max_connections.saturating_sub(HANDSHAKE_MARGIN));
+        let limit = u64::from(max_connections - handshake_margin(max_connections));
         let pins: Vec<(&str, PathBuf)> = PINNED_MAPS
             .iter()
             .map(|&map| (map, pin_path.join(map)))

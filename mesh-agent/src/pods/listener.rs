@@ -11,8 +11,10 @@ use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
 
-use super::Netns;
-use super::reset_on_close;
+use super::{
+    Netns,
+    socket_options::{disable_fast_open, reset_on_close},
+};
 use crate::kernel::Maps;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
@@ -77,15 +79,14 @@ fn loopback_is_up() -> io::Result<bool> {
     }))
 }
 
-/// Listens on every address of 127.0.0.0/8: each destination has one of its own
-/// (`mesh_common::token_address`). That takes the wildcard address, so a filter drops what did not
-/// come to loopback: from outside, the port looks as if nothing were there.
+/// Each destination has a loopback address of its own (`mesh_common::token_address`), and a
+/// connection from a bound IPv6 address goes to that same address. So the agent listens on the
+/// wildcard address, with a filter that drops whatever did not come over the loopback interface:
+/// from outside, the port looks as if nothing were there.
 fn listen_ipv4() -> io::Result<Socket> {
     let socket = new_listener(Domain::IPV4)?;
-    socket.attach_filter(&LOOPBACK_ONLY)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, OUTBOUND_PORT)).into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
+    listen(socket)
 }
 
 /// `None` where the pod has no IPv6: then nothing can connect over it either.
@@ -94,13 +95,23 @@ fn listen_ipv6() -> io::Result<Option<Socket>> {
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return Ok(None),
         other => other?,
     };
-    socket.set_only_v6(true)?;
-    match socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)).into()) {
+    let probe = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+    match probe.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into()) {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => return Ok(None),
         other => other?,
     }
+    socket.set_only_v6(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, OUTBOUND_PORT)).into())?;
+    listen(socket).map(Some)
+}
+
+fn listen(socket: Socket) -> io::Result<Socket> {
+    socket.attach_filter(&LOOPBACK_ONLY)?;
     socket.listen(BACKLOG)?;
-    Ok(Some(socket))
+    // With server-side Fast Open (net.ipv4.tcp_fastopen=0x400) the agent's end would come to be
+    // before the app's handshake completes, and not find the original destination.
+    disable_fast_open(&socket)?;
+    Ok(socket)
 }
 
 fn new_listener(domain: Domain) -> io::Result<Socket> {
@@ -115,17 +126,18 @@ fn new_listener(domain: Domain) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Classic BPF: accept the packet if its IPv4 destination is in 127.0.0.0/8, else drop it.
+/// Classic BPF: accept the packet if it came over the loopback interface, else drop it.
 static LOOPBACK_ONLY: [SockFilter; 4] = {
-    const LOAD_BYTE_ABSOLUTE: u16 = 0x30;
+    const LOAD_WORD_ABSOLUTE: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
-    /// `SKF_NET_OFF` of include/uapi/linux/filter.h: offsets from the network header.
-    const NETWORK_HEADER: u32 = -0x10_0000_i32 as u32;
-    const DESTINATION: u32 = 16;
+    /// `SKF_AD_OFF + SKF_AD_IFINDEX` of include/uapi/linux/filter.h.
+    const INTERFACE_INDEX: u32 = -0x1000_i32 as u32 + 8;
+    /// `LOOPBACK_IFINDEX` of include/net/flow.h: the same in every namespace.
+    const LOOPBACK: u32 = 1;
     [
-        SockFilter::new(LOAD_BYTE_ABSOLUTE, 0, 0, NETWORK_HEADER + DESTINATION),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 127),
+        SockFilter::new(LOAD_WORD_ABSOLUTE, 0, 0, INTERFACE_INDEX),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, LOOPBACK),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
     ]

@@ -35,14 +35,27 @@ pub fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
 /// Lets bind take an address only; connect chooses the port per destination
 /// (`IP_BIND_ADDRESS_NO_PORT`), so that one source address does not run out of ports.
 pub fn choose_port_at_connect(socket: &impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// Takes no data with a SYN, whatever `net.ipv4.tcp_fastopen` says; to be called after listen.
+pub fn disable_fast_open(socket: &impl AsFd) -> io::Result<()> {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 0)
+}
+
+fn set(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the pointer is live and the length is that of the value.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
+            level,
+            option,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
