@@ -130,10 +130,15 @@ fn install(packages: &[&str]) -> Result<()> {
         .filter(|service| packages.contains(service))
         .collect();
     let quiet = NoServiceStarts::begin()?;
-    // Package lists may be missing or stale: refresh them only when the first try fails.
-    if apt_get("install Debian packages", &install_arguments(packages)).is_err() {
-        apt_get("refresh Debian's package lists", &["update"])?;
-        apt_get("install Debian packages", &install_arguments(packages))?;
+    let refresh = || apt_get("refresh Debian's package lists", &["update"]);
+    let install = || apt_get("install Debian packages", &install_arguments(packages));
+    if !are_known(packages) {
+        refresh()?;
+        install()?;
+    } else if install().is_err() {
+        // The lists may name versions that the archive has replaced since.
+        refresh()?;
+        install()?;
     }
     drop(quiet);
     if !services.is_empty() && Path::new("/run/systemd/system").exists() {
@@ -149,6 +154,13 @@ fn install_arguments<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(packages);
     arguments
+}
+
+/// Whether the package lists are there and have these packages.
+fn are_known(packages: &[&str]) -> bool {
+    let mut command = Command::new("apt-get");
+    command.arg("--simulate").args(install_arguments(packages));
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 fn apt_get(label: &str, arguments: &[&str]) -> Result<()> {

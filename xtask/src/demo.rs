@@ -5,13 +5,14 @@ mod narrate;
 mod outage;
 mod scene;
 
-use crate::lab::{self, Agent};
+use crate::lab::{self, Agent, Lab};
 use crate::setup::{self, Purpose};
 use crate::{build, workspace};
 use anyhow::{Context, Result, ensure};
 use narrate::{check, heading, lines, milliseconds, note, words};
 use scene::{Scene, Seen};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Runs the verb.
@@ -152,8 +153,7 @@ fn end(scene: &Scene, agent: Agent, without: &[Seen]) -> Result<Duration> {
     );
     let (status, log, took) = agent.terminate()?;
     ensure!(status.success(), "the agent ended with {status}:\n{log}");
-    let left = lab::attached_programs(lab.cgroup())?;
-    ensure!(left.is_empty(), "still attached: {left:?}");
+    wait_until_detached(lab)?;
     let pins = lab.pins();
     let pinned: Vec<_> = std::fs::read_dir(&pins)
         .into_iter()
@@ -172,6 +172,19 @@ fn end(scene: &Scene, agent: Agent, without: &[Seen]) -> Result<Duration> {
     );
     check("and the clients work on without it");
     Ok(took)
+}
+
+/// The kernel detaches in the background once nothing holds a program's link any more.
+fn wait_until_detached(lab: &Lab) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let left = lab::attached_programs(lab.cgroup())?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "still attached: {left:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn redirected(scene: &Scene) -> Result<u64> {
