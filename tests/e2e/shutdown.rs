@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use mesh_tests::{Agent, Node, Pod, Process, Signal, scenario};
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Agent, Node, Pod, Process, Signal, scenario, wait_until};
 
 use crate::peers::{CLIENT, SERVER, at, behaviours};
 
@@ -106,5 +106,22 @@ fn an_idle_agent_ends_at_once() {
         let lasted = started.elapsed();
         ensure!(lasted < Duration::from_secs(2), "it took {lasted:?}");
         node.ensure_no_traces()
+    });
+}
+
+#[test]
+fn sigterm_at_any_moment_of_the_start_leaves_nothing_behind() {
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, None)?;
+        let config = node.config().pod(&client);
+        // Each is there when that step of the start is done.
+        for step in ["events", "link_mesh_sockops", "link_mesh_connect6"] {
+            let pin = node.pin_path().join(step);
+            let agent = node.launch(&config)?;
+            wait_until(BOUND, &format!("{step} to be pinned"), || Ok(pin.exists()))?;
+            agent.terminate(BOUND).context(step)?;
+            node.ensure_no_traces().context(step)?;
+        }
+        Ok(())
     });
 }

@@ -58,15 +58,19 @@ pub fn binary() -> Result<PathBuf> {
 impl Agent {
     /// Starts the agent with `yaml` and waits until it is ready.
     pub(crate) fn start(shared: &Arc<Shared>, yaml: &str) -> Result<Self> {
-        let config = write_config(shared, yaml)?;
-        let process = launch(shared, &config)?;
-        let mut agent = Self {
-            shared: Arc::clone(shared),
-            config,
-            process,
-        };
+        let mut agent = Self::launch(shared, yaml)?;
         agent.wait_ready()?;
         Ok(agent)
+    }
+
+    /// Starts the agent with `yaml` and waits for nothing.
+    pub(crate) fn launch(shared: &Arc<Shared>, yaml: &str) -> Result<Self> {
+        let config = write_config(shared, yaml)?;
+        Ok(Self {
+            process: launch(shared, &config)?,
+            shared: Arc::clone(shared),
+            config,
+        })
     }
 
     /// Runs the agent with `yaml` until it gives up by itself.

@@ -3,6 +3,7 @@
 mod descriptors;
 mod place;
 mod reload;
+mod signals;
 
 use std::{
     collections::HashSet,
@@ -16,10 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    task::JoinHandle,
-};
+use tokio::task::JoinHandle;
 
 use crate::{
     admin::{Report, serve_admin, serve_metrics},
@@ -29,6 +27,7 @@ use crate::{
     pods::{self, PodSet},
 };
 use place::Place;
+use signals::Signals;
 
 /// Runs the agent with the configuration file `path` until SIGTERM or SIGINT, then drains.
 pub fn run(path: &Path) -> anyhow::Result<()> {
@@ -51,8 +50,11 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
+        // First: a signal during the start must end the agent as properly as any other.
+        let signals = Signals::new().context("cannot take over SIGTERM and SIGINT")?;
         let agent = Agent::start(path, loaded.config).await?;
-        agent.serve().await
+        agent.serve(signals).await;
+        Ok(())
     })
 }
 
@@ -151,24 +153,20 @@ impl Agent {
     }
 
     /// Serves until told to stop.
-    async fn serve(mut self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn serve(mut self, mut signals: Signals) {
         let mut watcher = reload::Watcher::new(&self.config_path);
         loop {
             watcher.watch(&self.config.pods);
             tokio::select! {
                 () = watcher.changed() => {}
-                () = received(&mut terminate) => break,
-                () = received(&mut interrupt) => break,
+                () = signals.received() => break,
             }
             if let Some(outcome) = watcher.read_config(&self.config).await {
                 self.reload(outcome);
             }
             self.report.pods.reconcile();
         }
-        self.stop(&mut terminate, &mut interrupt).await;
-        Ok(())
+        self.stop(&mut signals).await;
     }
 
     fn reload(&mut self, outcome: anyhow::Result<Config>) {
@@ -199,13 +197,12 @@ impl Agent {
     }
 
     /// Drains and leaves nothing behind. A second signal cuts the draining short.
-    async fn stop(self, terminate: &mut Signal, interrupt: &mut Signal) {
+    async fn stop(self, signals: &mut Signals) {
         tracing::info!("stopping: capturing no new connections");
         self.report.capturing.store(false, Ordering::Relaxed);
         tokio::select! {
             () = self.report.pods.drain() => {}
-            () = received(terminate) => tracing::warn!("second signal: not waiting any longer"),
-            () = received(interrupt) => tracing::warn!("second signal: not waiting any longer"),
+            () = signals.received() => tracing::warn!("second signal: not waiting any longer"),
         }
         for task in &self.tasks {
             task.abort();
@@ -249,12 +246,6 @@ impl Earlier {
         if let Err(error) = maps.sweep_exclusions(|id| id < self.next_exclusions_id) {
             tracing::error!("{error}");
         }
-    }
-}
-
-async fn received(signal: &mut Signal) {
-    if signal.recv().await.is_none() {
-        std::future::pending::<()>().await;
     }
 }
 
