@@ -157,11 +157,15 @@ impl Agent {
         let mut watcher = reload::Watcher::new(&self.config_path);
         loop {
             watcher.watch(&self.config.pods);
-            tokio::select! {
-                () = watcher.changed() => {}
+            let look = async {
+                watcher.changed().await;
+                watcher.read_config(&self.config).await
+            };
+            let outcome = tokio::select! {
+                outcome = look => outcome,
                 () = signals.received() => break,
-            }
-            if let Some(outcome) = watcher.read_config(&self.config).await {
+            };
+            if let Some(outcome) = outcome {
                 self.reload(outcome);
             }
             self.report.pods.reconcile();

@@ -91,7 +91,8 @@ impl Watcher {
         while self.changes.try_recv().is_ok() {}
     }
 
-    /// The new configuration, if the file changed; `None` if it did not.
+    /// The new configuration, if the file changed; `None` if it did not. Takes as long as somebody
+    /// writes the file; cancelling it forgets nothing.
     pub async fn read_config(&mut self, running: &Config) -> Option<anyhow::Result<Config>> {
         // Editors replace files by removing them first; what runs goes on.
         let Ok(bytes) = self.settled().await else {
@@ -112,7 +113,7 @@ impl Watcher {
                 self.config_path.display()
             );
         }
-        let loaded = config::load(&self.config_path)?;
+        let loaded = config::parse_bytes(bytes, &self.config_path.display().to_string())?;
         let restart = config::fields_needing_restart(&running.agent, &loaded.config.agent);
         if !restart.is_empty() {
             bail!(
