@@ -7,7 +7,6 @@ mod signals;
 
 use std::{
     collections::HashSet,
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -20,7 +19,7 @@ use anyhow::{Context as _, bail};
 use tokio::task::JoinHandle;
 
 use crate::{
-    admin::{Report, serve_admin, serve_metrics},
+    admin::{AdminSocket, Report, serve_admin, serve_metrics},
     config::{self, CgroupPath, Config, MetricsAddress},
     kernel::{Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log},
     one_line::one_line,
@@ -63,6 +62,7 @@ struct Agent {
     config: Config,
     report: Arc<Report>,
     attached: Attached,
+    admin_socket: AdminSocket,
     tasks: Vec<JoinHandle<()>>,
     /// Held as long as this agent runs.
     _place: Place,
@@ -111,7 +111,7 @@ impl Agent {
         }
         let events = KernelEvents::open(&loaded)?;
         let logger = KernelLogger::open(&mut loaded)?;
-        serve_admin(&config.agent.admin_socket, Arc::clone(&report))?;
+        let admin_socket = serve_admin(&config.agent.admin_socket, Arc::clone(&report))?;
         let took_over = loaded.takes_over;
         // Without programs attached this changes nothing but maps that nobody reads; in a take-over
         // it refreshes the pods of the earlier run one by one.
@@ -123,7 +123,6 @@ impl Agent {
             Ok(attached) => attached,
             Err(error) => {
                 pods.drain().await;
-                let _gone = fs::remove_file(&config.agent.admin_socket);
                 return Err(error);
             }
         };
@@ -147,6 +146,7 @@ impl Agent {
             config,
             report,
             attached,
+            admin_socket,
             tasks,
             _place: place,
         })
@@ -212,7 +212,7 @@ impl Agent {
             task.abort();
         }
         self.attached.detach();
-        let _gone = fs::remove_file(&self.config.agent.admin_socket);
+        drop(self.admin_socket);
         tracing::info!("stopped: nothing is captured any more");
     }
 }
