@@ -1,6 +1,7 @@
 //! What `run` does, from start to drain.
 
 mod descriptors;
+mod event_log;
 mod place;
 mod reload;
 mod signals;
@@ -25,6 +26,7 @@ use crate::{
     one_line::one_line,
     pods::{self, PodSet},
 };
+use event_log::log_events;
 use place::Place;
 use signals::Signals;
 
@@ -251,20 +253,4 @@ impl Earlier {
             tracing::error!("{error}");
         }
     }
-}
-
-async fn log_events(events: KernelEvents, pods: Arc<PodSet>) {
-    events
-        .run(|event| {
-            let pod = pods
-                .name_of(event.netns_cookie)
-                .unwrap_or_else(|| format!("with netns cookie {}", event.netns_cookie));
-            tracing::warn!(
-                "pod {pod}: process {} connecting to {}: {}",
-                event.process,
-                event.destination,
-                event.description()
-            );
-        })
-        .await;
 }
