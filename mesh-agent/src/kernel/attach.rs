@@ -61,10 +61,6 @@ fn attach_all(loaded: &Loaded, cgroup: &Cgroup) -> Result<(), KernelError> {
         // Pins of another shape, or half a set: nothing of them can be used.
         remove_pins(&pin_path);
     }
-    fs::create_dir_all(&pin_path).map_err(|source| KernelError::Pin {
-        path: pin_path.clone(),
-        source,
-    })?;
     if !loaded.takes_over {
         pin_maps(&loaded.ebpf, &pin_path)?;
     }
@@ -135,5 +131,4 @@ fn remove_pins(pin_path: &Path) {
     for map in PINNED_MAPS {
         let _gone_already = remove_pin(&pin_path.join(map));
     }
-    let _not_empty = fs::remove_dir(pin_path);
 }
