@@ -262,9 +262,14 @@ impl Agent {
         self.process.kill()
     }
 
+    /// Waits until it has ended, however.
+    pub fn ended(self, bound: Duration) -> Result<Finished> {
+        self.process.finish(bound)
+    }
+
     /// Waits until it has ended and demands success.
     pub fn finish(self, bound: Duration) -> Result<()> {
-        let finished = self.process.finish(bound)?;
+        let finished = self.ended(bound)?;
         if !finished.status.success() {
             bail!(
                 "the agent ended with {}:\n{}",

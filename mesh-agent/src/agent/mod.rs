@@ -54,8 +54,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         // First: a signal during the start must end the agent as properly as any other.
         let signals = Signals::new().context("cannot take over SIGTERM and SIGINT")?;
         let agent = Agent::start(path, loaded.config).await?;
-        agent.serve(signals).await;
-        Ok(())
+        agent.serve(signals).await
     })
 }
 
@@ -155,7 +154,7 @@ impl Agent {
     }
 
     /// Serves until told to stop.
-    async fn serve(mut self, mut signals: Signals) {
+    async fn serve(mut self, mut signals: Signals) -> anyhow::Result<()> {
         let mut watcher = reload::Watcher::new(&self.config_path);
         loop {
             watcher.watch(&self.config.pods);
@@ -172,7 +171,7 @@ impl Agent {
             }
             self.report.pods.reconcile();
         }
-        self.stop(&mut signals).await;
+        self.stop(&mut signals).await
     }
 
     fn reload(&mut self, outcome: anyhow::Result<Config>) {
@@ -203,7 +202,7 @@ impl Agent {
     }
 
     /// Drains and leaves nothing behind. A second signal cuts the draining short.
-    async fn stop(self, signals: &mut Signals) {
+    async fn stop(self, signals: &mut Signals) -> anyhow::Result<()> {
         tracing::info!("stopping: capturing no new connections");
         self.report.capturing.store(false, Ordering::Relaxed);
         tokio::select! {
@@ -213,9 +212,11 @@ impl Agent {
         for task in &self.tasks {
             task.abort();
         }
-        self.attached.detach();
+        let detached = self.attached.detach();
         drop(self.admin_socket);
+        detached?;
         tracing::info!("stopped: nothing is captured any more");
+        Ok(())
     }
 }
 
