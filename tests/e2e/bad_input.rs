@@ -228,6 +228,23 @@ fn a_pin_path_that_is_on_no_bpffs_is_named() {
 }
 
 #[test]
+fn a_file_where_the_admin_socket_belongs_is_named_and_stays() {
+    scenario(|node| {
+        let pod = node.pod("client", CLIENT, None)?;
+        let file = node.dir().join("notes.txt");
+        fs::write(&file, "precious")?;
+        let line = format!("adminSocket: {}", file.display());
+        refused(
+            node,
+            &node.config().agent(&line).pod(&pod),
+            &["adminSocket", "notes.txt"],
+        )?;
+        ensure!(fs::read_to_string(&file)? == "precious");
+        ensure_not_entered(&pod)
+    });
+}
+
+#[test]
 fn without_root_it_says_so() {
     scenario(|node| {
         let pod = node.pod("client", CLIENT, None)?;

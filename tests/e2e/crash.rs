@@ -1,5 +1,7 @@
 //! `kill -9` of the agent under load: every pod gets what it chose, at once, and the next start takes over.
 
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -214,5 +216,28 @@ fn a_transfer_that_the_crash_cuts_off_is_reset_and_never_looks_complete() {
             "{outcome}"
         );
         Ok(())
+    });
+}
+
+#[test]
+fn maps_of_another_shape_are_replaced_by_the_next_start() {
+    Scenario::default().run(|node| {
+        let mut stage = Stage::new(node, "onAgentDown: open")?;
+        for (name, like) in [
+            ("events", "type ringbuf entries 4096"),
+            ("counters", "type percpu_array key 4 value 8 entries 3"),
+            ("origin_count", "type array key 4 value 16 entries 1"),
+            ("exclusions", "type lpm_trie key 12 value 4 entries 9 flags 1"),
+        ] {
+            stage.agent.kill9()?;
+            let pin = stage.agent.pin(name);
+            fs::remove_file(&pin)?;
+            let line = format!("map create {} {like} name {name}", pin.display());
+            let made = Command::new("bpftool").args(line.split(' ')).status()?;
+            ensure!(made.success(), "bpftool {line}: {made}");
+            stage.taken_over().context(name)?;
+        }
+        stage.agent.terminate(BOUND)?;
+        node.ensure_no_traces()
     });
 }

@@ -6,9 +6,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use mesh_tests::{Node, Pod, Process, say, scenario};
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Node, Pod, Process, python, say, scenario, wait_until};
 
 use crate::peers::{CLIENT, CLIENT6, OTHER, SERVER, SERVER6, at, behaviours};
 
@@ -180,4 +181,47 @@ fn an_unmodified_envoy_forwards_what_is_captured_over_v4_and_v6() {
             &[("server", SERVER), ("other", OTHER), ("server", SERVER6)],
         )
     });
+}
+
+#[test]
+fn an_absent_proxy_is_told_at_once_and_then_once_a_second() {
+    scenario(|node| {
+        const CONNECTS: u64 = 300;
+        let client = node.pod("client", CLIENT, None)?;
+        let server = node.pod("server", SERVER, None)?;
+        let _server = behaviours(&server, &["7001=identity"])?;
+        let agent = node.agent(&node.config().pod_with(&client, &[&external(node)?]))?;
+        let script = format!(
+            "import socket\nfor _ in range({CONNECTS}): socket.create_connection(('{SERVER}', 7001)).close()"
+        );
+        let started = Instant::now();
+        client
+            .spawn([python(), "-c", &script])?
+            .finish(Duration::from_secs(20))?
+            .success()?;
+        ensure!(agent.counter("failedOpen")? == CONNECTS);
+        let mut told = Vec::new();
+        wait_until(Duration::from_secs(5), "every connect to be told", || {
+            told = agent
+                .log()?
+                .lines()
+                .filter(|line| line.contains("went direct"))
+                .map(str::to_owned)
+                .collect();
+            let told: u64 = told.iter().filter_map(|line| connects_in(line)).sum();
+            Ok(told == CONNECTS)
+        })
+        .with_context(|| format!("{told:#?}"))?;
+        let most = usize::try_from(started.elapsed().as_secs())? + 2;
+        ensure!(told.len() <= most, "{} lines: {told:#?}", told.len());
+        Ok(())
+    });
+}
+
+/// How many connects a line of the log tells of.
+fn connects_in(line: &str) -> Option<u64> {
+    match line.split_once(" more connects") {
+        Some((before, _)) => before.rsplit(' ').next()?.parse().ok(),
+        None => Some(1),
+    }
 }

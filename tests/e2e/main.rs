@@ -8,6 +8,7 @@ mod crowd;
 mod ending;
 mod external_proxy;
 mod harness_itself;
+mod idle;
 mod impostor;
 mod iptables;
 mod limits;

@@ -1,9 +1,16 @@
 //! Two agents at once: the second says who holds the place, and goes.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use mesh_tests::{Config, Node, Pod, scenario};
+use mesh_tests::{Config, Node, Pod, Process, scenario};
 
 use crate::peers::{CLIENT, SERVER, at, behaviours};
+
+const BOUND: Duration = Duration::from_secs(15);
 
 fn second_goes(node: &Node, pod: &Pod, change: impl Fn(Config) -> Config) -> Result<()> {
     let server = node.pod("server", SERVER, None)?;
@@ -48,6 +55,64 @@ fn the_second_agent_names_the_first_and_ends() {
     scenario(|node| {
         let pod = node.pod("client", CLIENT, None)?;
         second_goes(node, &pod, |config| config)
+    });
+}
+
+#[test]
+fn another_cgroup_does_not_let_a_second_agent_to_the_same_pins() {
+    scenario(|node| {
+        let pod = node.pod("client", CLIENT, None)?;
+        let socket = format!("adminSocket: {}", node.dir().join("second.sock").display());
+        // Below, so that the second runs inside of it too.
+        let cgroup = format!("cgroup: {}", node.cgroup_leaf("agent")?.display());
+        second_goes(node, &pod, |config| config.agent(&socket).agent(&cgroup))
+    });
+}
+
+#[test]
+fn a_user_who_locks_what_all_can_open_keeps_no_agent_from_starting() {
+    scenario(|node| {
+        let pod = node.pod("client", CLIENT, None)?;
+        let config = node.config().pod(&pod);
+        let mut agent = node.agent(&config)?;
+        let lock = lock_file(node)?;
+        for path in [node.pin_path(), Path::new(&lock)] {
+            let script = format!("flock --nonblock {} true", path.display());
+            let finished = as_nobody(node, &script)?.finish(BOUND)?;
+            ensure!(!finished.status.success(), "{} can be locked", path.display());
+        }
+        agent.kill9()?;
+        let script = format!(
+            "flock --nonblock {} sh -c 'echo locked; exec sleep 60'",
+            node.cgroup().display()
+        );
+        let mut locker = as_nobody(node, &script)?;
+        locker.wait_stdout("locked", BOUND)?;
+        agent.start_again()?;
+        locker.kill()
+    });
+}
+
+fn lock_file(node: &Node) -> Result<String> {
+    let id = fs::metadata(node.cgroup())?.ino();
+    Ok(format!("/run/mesh-agent/cgroup-{id}.lock"))
+}
+
+fn as_nobody(node: &Node, script: &str) -> Result<Process> {
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    node.spawn("user", user.into_iter().chain(["--", "sh", "-c", script]))
+}
+
+#[test]
+fn an_agent_that_ends_leaves_no_lock_file() {
+    scenario(|node| {
+        let lock = lock_file(node)?;
+        let pod = node.pod("client", CLIENT, None)?;
+        let agent = node.agent(&node.config().pod(&pod))?;
+        ensure!(fs::metadata(&lock)?.mode() & 0o777 == 0o600);
+        agent.terminate(BOUND)?;
+        ensure!(!fs::exists(&lock)?, "{lock} is still there");
+        Ok(())
     });
 }
 

@@ -1,9 +1,10 @@
 //! SIGTERM lets open connections end, then leaves nothing behind.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use mesh_tests::{Agent, Node, Pod, Process, Signal, scenario};
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Agent, BindMount, Node, Pod, Process, Signal, scenario, wait_until};
 
 use crate::peers::{CLIENT, SERVER, at, behaviours};
 
@@ -106,5 +107,45 @@ fn an_idle_agent_ends_at_once() {
         let lasted = started.elapsed();
         ensure!(lasted < Duration::from_secs(2), "it took {lasted:?}");
         node.ensure_no_traces()
+    });
+}
+
+#[test]
+fn sigterm_at_any_moment_of_the_start_leaves_nothing_behind() {
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, None)?;
+        let config = node.config().pod(&client);
+        // Each is there when that step of the start is done.
+        for step in ["events", "link_mesh_sockops", "link_mesh_connect6"] {
+            let pin = node.pin_path().join(step);
+            let agent = node.launch(&config)?;
+            wait_until(BOUND, &format!("{step} to be pinned"), || Ok(pin.exists()))?;
+            agent.terminate(BOUND).context(step)?;
+            node.ensure_no_traces().context(step)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pin_that_cannot_be_removed_is_named() {
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, None)?;
+        let agent = node.agent(&node.config().pod(&client))?;
+        let pin = node.pin_path().join("link_mesh_sockops");
+        let file = node.dir().join("file");
+        fs::write(&file, "")?;
+        // A mount point cannot be removed.
+        let mounted = BindMount::over(&file, &pin)?;
+        agent.signal(Signal::SIGTERM)?;
+        let finished = agent.ended(BOUND)?;
+        drop(mounted);
+        ensure!(finished.status.code() == Some(1), "{finished:?}");
+        let last = finished.stderr.lines().last().unwrap_or_default();
+        ensure!(last.contains("link_mesh_sockops"), "{finished:?}");
+        ensure!(!finished.stderr.contains("stopped:"), "{finished:?}");
+        let left: Vec<_> = fs::read_dir(node.pin_path())?.collect();
+        ensure!(left.len() == 1, "the others were not removed: {left:?}");
+        Ok(())
     });
 }

@@ -139,6 +139,11 @@ impl Node {
         Agent::start(&self.shared, &config.to_yaml())
     }
 
+    /// Starts the agent and waits for nothing.
+    pub fn launch(&self, config: &Config) -> Result<Agent> {
+        Agent::launch(&self.shared, &config.to_yaml())
+    }
+
     /// Runs the agent with a configuration that it is expected to refuse; it must end by itself.
     pub fn refused(&self, yaml: &str) -> Result<Finished> {
         Agent::run_to_end(&self.shared, yaml)

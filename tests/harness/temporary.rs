@@ -22,6 +22,11 @@ impl BindMount {
     /// Makes `path` another name of `source`.
     pub fn new(source: &Path, path: &Path) -> Result<Self> {
         fs::write(path, "")?;
+        Self::over(source, path)
+    }
+
+    /// Makes the file that is at `path` another name of `source` for a while.
+    pub fn over(source: &Path, path: &Path) -> Result<Self> {
         mount(
             Some(source),
             path,

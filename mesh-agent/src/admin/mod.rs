@@ -6,6 +6,8 @@ mod metrics;
 pub mod model;
 mod report;
 mod server;
+mod socket;
 
 pub use report::Report;
 pub use server::{AdminError, serve_admin, serve_metrics};
+pub use socket::AdminSocket;

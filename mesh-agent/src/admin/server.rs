@@ -1,9 +1,8 @@
 //! The servers: HTTP over the admin socket, and over TCP for metrics and health.
 
 use std::{
-    fs, io,
+    io,
     net::SocketAddr,
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,11 +14,10 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use nix::sys::stat::{Mode, umask};
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
-use super::{Report, metrics};
+use super::{AdminSocket, Report, metrics};
 
 /// Why a server cannot start.
 #[derive(Debug, Error)]
@@ -29,6 +27,11 @@ pub enum AdminError {
         "agent.adminSocket: {0}: another agent answers there; stop it, or give this one another socket"
     )]
     Taken(PathBuf),
+    /// Something else is there, and it is not the agent's to remove.
+    #[error(
+        "agent.adminSocket: {0}: a file that is no socket is there; remove it, or name another path"
+    )]
+    NoSocket(PathBuf),
     /// The socket cannot be made.
     #[error("agent.adminSocket: {path}: {source}")]
     Socket {
@@ -47,27 +50,10 @@ pub enum AdminError {
     },
 }
 
-/// Opens the admin socket, readable by root only, and serves it.
-pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<(), AdminError> {
-    let error = |source| AdminError::Socket {
-        path: path.into(),
-        source,
-    };
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(error)?;
-    }
-    if UnixStream::connect(path).is_ok() {
-        return Err(AdminError::Taken(path.into()));
-    }
-    // Left by an agent that was killed.
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
-        _ => {}
-    }
-    let before = umask(Mode::S_IRWXG | Mode::S_IRWXO | Mode::S_IXUSR);
-    let listener = UnixListener::bind(path);
-    umask(before);
-    let listener = listener.map_err(error)?;
+/// Opens the admin socket, readable by root only, and serves it. Dropping what this gives removes
+/// the socket.
+pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<AdminSocket, AdminError> {
+    let (socket, listener) = AdminSocket::bind(path)?;
     let router = Router::new()
         .route(
             "/status",
@@ -83,7 +69,7 @@ pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<(), AdminError> {
         )
         .with_state(report);
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(())
+    Ok(socket)
 }
 
 /// Serves `/metrics`, `/healthz` (the process lives) and `/readyz` (every pod is enrolled).

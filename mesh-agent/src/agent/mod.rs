@@ -1,12 +1,13 @@
 //! What `run` does, from start to drain.
 
 mod descriptors;
+mod event_log;
 mod place;
 mod reload;
+mod signals;
 
 use std::{
     collections::HashSet,
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -16,19 +17,18 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    task::JoinHandle,
-};
+use tokio::task::JoinHandle;
 
 use crate::{
-    admin::{Report, serve_admin, serve_metrics},
+    admin::{AdminSocket, Report, serve_admin, serve_metrics},
     config::{self, CgroupPath, Config, MetricsAddress},
     kernel::{Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log},
     one_line::one_line,
     pods::{self, PodSet},
 };
+use event_log::log_events;
 use place::Place;
+use signals::Signals;
 
 /// Runs the agent with the configuration file `path` until SIGTERM or SIGINT, then drains.
 pub fn run(path: &Path) -> anyhow::Result<()> {
@@ -51,8 +51,10 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
+        // First: a signal during the start must end the agent as properly as any other.
+        let signals = Signals::new().context("cannot take over SIGTERM and SIGINT")?;
         let agent = Agent::start(path, loaded.config).await?;
-        agent.serve().await
+        agent.serve(signals).await
     })
 }
 
@@ -61,6 +63,7 @@ struct Agent {
     config: Config,
     report: Arc<Report>,
     attached: Attached,
+    admin_socket: AdminSocket,
     tasks: Vec<JoinHandle<()>>,
     /// Held as long as this agent runs.
     _place: Place,
@@ -109,7 +112,7 @@ impl Agent {
         }
         let events = KernelEvents::open(&loaded)?;
         let logger = KernelLogger::open(&mut loaded)?;
-        serve_admin(&config.agent.admin_socket, Arc::clone(&report))?;
+        let admin_socket = serve_admin(&config.agent.admin_socket, Arc::clone(&report))?;
         let took_over = loaded.takes_over;
         // Without programs attached this changes nothing but maps that nobody reads; in a take-over
         // it refreshes the pods of the earlier run one by one.
@@ -121,7 +124,6 @@ impl Agent {
             Ok(attached) => attached,
             Err(error) => {
                 pods.drain().await;
-                let _gone = fs::remove_file(&config.agent.admin_socket);
                 return Err(error);
             }
         };
@@ -145,30 +147,31 @@ impl Agent {
             config,
             report,
             attached,
+            admin_socket,
             tasks,
             _place: place,
         })
     }
 
     /// Serves until told to stop.
-    async fn serve(mut self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn serve(mut self, mut signals: Signals) -> anyhow::Result<()> {
         let mut watcher = reload::Watcher::new(&self.config_path);
         loop {
             watcher.watch(&self.config.pods);
-            tokio::select! {
-                () = watcher.changed() => {}
-                () = received(&mut terminate) => break,
-                () = received(&mut interrupt) => break,
-            }
-            if let Some(outcome) = watcher.read_config(&self.config).await {
+            let look = async {
+                watcher.changed().await;
+                watcher.read_config(&self.config).await
+            };
+            let outcome = tokio::select! {
+                outcome = look => outcome,
+                () = signals.received() => break,
+            };
+            if let Some(outcome) = outcome {
                 self.reload(outcome);
             }
             self.report.pods.reconcile();
         }
-        self.stop(&mut terminate, &mut interrupt).await;
-        Ok(())
+        self.stop(&mut signals).await
     }
 
     fn reload(&mut self, outcome: anyhow::Result<Config>) {
@@ -199,20 +202,21 @@ impl Agent {
     }
 
     /// Drains and leaves nothing behind. A second signal cuts the draining short.
-    async fn stop(self, terminate: &mut Signal, interrupt: &mut Signal) {
+    async fn stop(self, signals: &mut Signals) -> anyhow::Result<()> {
         tracing::info!("stopping: capturing no new connections");
         self.report.capturing.store(false, Ordering::Relaxed);
         tokio::select! {
             () = self.report.pods.drain() => {}
-            () = received(terminate) => tracing::warn!("second signal: not waiting any longer"),
-            () = received(interrupt) => tracing::warn!("second signal: not waiting any longer"),
+            () = signals.received() => tracing::warn!("second signal: not waiting any longer"),
         }
         for task in &self.tasks {
             task.abort();
         }
-        self.attached.detach();
-        let _gone = fs::remove_file(&self.config.agent.admin_socket);
+        let detached = self.attached.detach();
+        drop(self.admin_socket);
+        detached?;
         tracing::info!("stopped: nothing is captured any more");
+        Ok(())
     }
 }
 
@@ -250,26 +254,4 @@ impl Earlier {
             tracing::error!("{error}");
         }
     }
-}
-
-async fn received(signal: &mut Signal) {
-    if signal.recv().await.is_none() {
-        std::future::pending::<()>().await;
-    }
-}
-
-async fn log_events(events: KernelEvents, pods: Arc<PodSet>) {
-    events
-        .run(|event| {
-            let pod = pods
-                .name_of(event.netns_cookie)
-                .unwrap_or_else(|| format!("with netns cookie {}", event.netns_cookie));
-            tracing::warn!(
-                "pod {pod}: process {} connecting to {}: {}",
-                event.process,
-                event.destination,
-                event.description()
-            );
-        })
-        .await;
 }

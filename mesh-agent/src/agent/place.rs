@@ -1,9 +1,11 @@
 //! One agent per place: two would redirect each other's connections.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -12,16 +14,25 @@ use thiserror::Error;
 
 use crate::kernel::Cgroup;
 
-/// Locks on the cgroup and on the pin directory. The kernel releases them however the agent ends.
+/// Where the cgroups' lock files are. A cgroup's own directory can be opened, and so locked, by
+/// every user.
+const LOCK_DIRECTORY: &str = "/run/mesh-agent";
+
+/// Locks that stand for the cgroup and for the pin directory, on files that only root can open. The
+/// kernel releases them however the agent ends.
 #[derive(Debug)]
 pub struct Place {
     _cgroup: Flock<File>,
     _pins: Flock<File>,
+    lock_file: PathBuf,
     pin_path: PathBuf,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // While the locks are held: whoever opened one of the two before will find, once it has the
+        // lock, that the path names it no longer.
+        let _gone_already = fs::remove_file(&self.lock_file);
         // Stays if there are pins in it.
         let _not_empty = fs::remove_dir(&self.pin_path);
     }
@@ -44,9 +55,12 @@ pub enum PlaceError {
         /// What the second agent needs.
         what_else: &'static str,
     },
-    /// The lock could not be tried.
-    #[error("{path}: {source}; is a bpffs mounted there? (mount -t bpf bpf /sys/fs/bpf)")]
-    System {
+    /// The lock file could not be made.
+    #[error("{LOCK_DIRECTORY}: {0}; the agent keeps its locks there")]
+    LockDirectory(io::Error),
+    /// The pin directory could not be made or opened.
+    #[error("agent.pinPath: {path}: {source}; is a bpffs mounted there? (mount -t bpf bpf /sys/fs/bpf)")]
+    Pins {
         /// The directory.
         path: PathBuf,
         /// What the kernel said.
@@ -57,19 +71,75 @@ pub enum PlaceError {
 impl Place {
     /// Takes the place, or says who has it.
     pub fn take(cgroup: &Cgroup, pin_path: &Path) -> Result<Self, PlaceError> {
-        let cgroup_lock = lock(cgroup.path(), "agent.cgroup", "a cgroup of its own")?;
-        let system = |source| PlaceError::System {
+        let lock_file = lock_file(cgroup).map_err(PlaceError::LockDirectory)?;
+        let cgroup_lock = lock(&lock_file, open_lock_file)
+            .map_err(PlaceError::LockDirectory)?
+            .map_err(|holder| PlaceError::Held {
+                what: "agent.cgroup",
+                path: cgroup.path().into(),
+                holder,
+                what_else: "a cgroup of its own",
+            })?;
+        let on_pins = |source| PlaceError::Pins {
             path: pin_path.into(),
             source,
         };
-        require_bpffs(pin_path).map_err(system)?;
-        fs::create_dir_all(pin_path).map_err(system)?;
+        require_bpffs(pin_path).map_err(on_pins)?;
+        let pins = lock(pin_path, open_pin_directory)
+            .map_err(on_pins)?
+            .map_err(|holder| PlaceError::Held {
+                what: "agent.pinPath",
+                path: pin_path.into(),
+                holder,
+                what_else: "another pin path",
+            })?;
         Ok(Self {
             _cgroup: cgroup_lock,
-            _pins: lock(pin_path, "agent.pinPath", "another pin path")?,
+            _pins: pins,
+            lock_file,
             pin_path: pin_path.into(),
         })
     }
+}
+
+/// Process id and command line of the agent that runs on `cgroup`, if there is one.
+pub fn holder_of(cgroup: &Cgroup) -> Option<String> {
+    holder(&File::open(lock_file(cgroup).ok()?).ok()?)
+}
+
+fn lock_file(cgroup: &Cgroup) -> io::Result<PathBuf> {
+    let id = cgroup.id().map_err(io::Error::other)?;
+    Ok(Path::new(LOCK_DIRECTORY).join(format!("cgroup-{id}.lock")))
+}
+
+fn open_lock_file(path: &Path) -> io::Result<File> {
+    private_directory(Path::new(LOCK_DIRECTORY))?;
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn open_pin_directory(path: &Path) -> io::Result<File> {
+    private_directory(path)?;
+    let directory = File::open(path)?;
+    let metadata = directory.metadata()?;
+    if metadata.uid() != 0 {
+        // On a bpffs that all may write to, somebody was faster.
+        return Err(io::Error::other(format!(
+            "it belongs to user {}, not to root; remove it",
+            metadata.uid()
+        )));
+    }
+    directory.set_permissions(Permissions::from_mode(0o700))?;
+    Ok(directory)
+}
+
+/// Makes `path`, for root only, unless it exists.
+fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Maps can only be pinned on a bpffs.
@@ -86,33 +156,37 @@ fn require_bpffs(pin_path: &Path) -> io::Result<()> {
     }
 }
 
+/// Locks what `open` finds or makes at `path`; the inner error is who has it.
 fn lock(
     path: &Path,
-    what: &'static str,
-    what_else: &'static str,
-) -> Result<Flock<File>, PlaceError> {
-    let system = |source| PlaceError::System {
-        path: path.into(),
-        source,
-    };
-    let directory = File::open(path).map_err(system)?;
-    match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((directory, nix::Error::EWOULDBLOCK)) => Err(PlaceError::Held {
-            what,
-            path: path.into(),
-            holder: holder(&directory)
-                .unwrap_or_else(|| "a process that cannot be seen from here".into()),
-            what_else,
-        }),
-        Err((_, errno)) => Err(system(errno.into())),
+    open: impl Fn(&Path) -> io::Result<File>,
+) -> io::Result<Result<Flock<File>, String>> {
+    loop {
+        let file = open(path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) if is_at(&lock, path) => return Ok(Ok(lock)),
+            // The agent that had it removed it just now.
+            Ok(_) => {}
+            Err((file, nix::Error::EWOULDBLOCK)) => {
+                return Ok(Err(holder(&file).unwrap_or_else(|| {
+                    "a process that cannot be seen from here".into()
+                })));
+            }
+            Err((_, errno)) => return Err(errno.into()),
+        }
     }
 }
 
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(own), Ok(there)) = (file.metadata(), fs::metadata(path)) else {
+        return false;
+    };
+    (own.dev(), own.ino()) == (there.dev(), there.ino())
+}
+
 /// Who holds the lock, according to /proc/locks.
-fn holder(directory: &File) -> Option<String> {
-    let _keep_open = directory.as_fd();
-    let inode = directory.metadata().ok()?.ino().to_string();
+fn holder(file: &File) -> Option<String> {
+    let inode = file.metadata().ok()?.ino().to_string();
     let locks = fs::read_to_string("/proc/locks").ok()?;
     // 1: FLOCK  ADVISORY  WRITE 4242 00:1c:1 0 EOF
     let process = locks.lines().find_map(|line| {
@@ -138,4 +212,43 @@ fn command_line(process: &str) -> Option<String> {
 fn is_agent(process: &str) -> bool {
     fs::read_to_string(format!("/proc/{process}/comm"))
         .is_ok_and(|name| name.trim().starts_with("mesh-agent"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> io::Result<File> {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+    }
+
+    #[test]
+    fn a_lock_is_had_once_and_free_when_its_holder_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let first = lock(&path, open).unwrap().unwrap();
+        lock(&path, open).unwrap().unwrap_err();
+        drop(first);
+        lock(&path, open).unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_lock_on_a_file_that_was_removed_meanwhile_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let removed = std::cell::Cell::new(false);
+        let lock = lock(&path, |path| {
+            let file = open(path)?;
+            // As an agent does that ends between this one's open and its lock.
+            if !removed.replace(true) {
+                fs::remove_file(path)?;
+            }
+            Ok(file)
+        });
+        assert!(is_at(&lock.unwrap().unwrap(), &path));
+    }
 }

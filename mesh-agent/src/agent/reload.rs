@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::bail;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use tokio::sync::mpsc;
 
 use crate::config::{self, Config, Pod};
@@ -36,9 +39,11 @@ impl Watcher {
     /// Starts with the file as it is now. Without inotify it still looks every second.
     pub fn new(config_path: &Path) -> Self {
         let (sender, changes) = mpsc::channel(1);
-        let notifier = notify::recommended_watcher(move |_event| {
-            // A full channel means that a look is due anyway.
-            let _due_anyway = sender.try_send(());
+        let notifier = notify::recommended_watcher(move |event| {
+            if tells_of_change(&event) {
+                // A full channel means that a look is due anyway.
+                let _due_anyway = sender.try_send(());
+            }
         });
         let notifier = notifier
             .inspect_err(|error| tracing::warn!("no inotify ({error}); looking every second"))
@@ -86,7 +91,8 @@ impl Watcher {
         while self.changes.try_recv().is_ok() {}
     }
 
-    /// The new configuration, if the file changed; `None` if it did not.
+    /// The new configuration, if the file changed; `None` if it did not. Takes as long as somebody
+    /// writes the file; cancelling it forgets nothing.
     pub async fn read_config(&mut self, running: &Config) -> Option<anyhow::Result<Config>> {
         // Editors replace files by removing them first; what runs goes on.
         let Ok(bytes) = self.settled().await else {
@@ -107,7 +113,7 @@ impl Watcher {
                 self.config_path.display()
             );
         }
-        let loaded = config::load(&self.config_path)?;
+        let loaded = config::parse_bytes(bytes, &self.config_path.display().to_string())?;
         let restart = config::fields_needing_restart(&running.agent, &loaded.config.agent);
         if !restart.is_empty() {
             bail!(
@@ -140,9 +146,52 @@ impl Watcher {
     }
 }
 
+/// Reading tells of nothing new; the agent's own looks would wake it for the next.
+fn tells_of_change(event: &notify::Result<Event>) -> bool {
+    const WRITTEN: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    event
+        .as_ref()
+        .map_or(true, |event| !event.kind.is_access() || event.kind == WRITTEN)
+}
+
 fn directory_of(path: &Path) -> Option<PathBuf> {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Some(".".into()),
         parent => parent.map(Path::to_path_buf),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, RemoveKind};
+
+    use super::*;
+
+    fn tells(kind: EventKind) -> bool {
+        tells_of_change(&Ok(Event::new(kind)))
+    }
+
+    #[test]
+    fn reading_wakes_nobody() {
+        for kind in [
+            AccessKind::Open(AccessMode::Any),
+            AccessKind::Read,
+            AccessKind::Close(AccessMode::Read),
+        ] {
+            assert!(!tells(EventKind::Access(kind)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn writing_creating_removing_and_trouble_do() {
+        for kind in [
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            EventKind::Create(CreateKind::File),
+            EventKind::Remove(RemoveKind::File),
+            EventKind::Other,
+        ] {
+            assert!(tells(kind), "{kind:?}");
+        }
+        assert!(tells_of_change(&Err(notify::Error::generic("overflow"))));
     }
 }

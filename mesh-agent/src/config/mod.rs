@@ -53,10 +53,15 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
     File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut bytes))
         .map_err(|error| unreadable(&name, &error))?;
-    match str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &name),
-        Err(_) if bytes.len() > yaml::MAX_BYTES => Err(too_large(&name)),
-        Err(error) => Err(not_utf8(&bytes[..error.valid_up_to()], &name)),
+    parse_bytes(&bytes, &name)
+}
+
+/// Checks the content of a file; `source_name` stands for its name in messages.
+pub fn parse_bytes(bytes: &[u8], source_name: &str) -> Result<Loaded, ConfigError> {
+    match str::from_utf8(bytes) {
+        Ok(text) => parse(text, source_name),
+        Err(_) if bytes.len() > yaml::MAX_BYTES => Err(too_large(source_name)),
+        Err(error) => Err(not_utf8(&bytes[..error.valid_up_to()], source_name)),
     }
 }
 

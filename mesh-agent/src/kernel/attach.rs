@@ -34,8 +34,8 @@ impl Attached {
         let takes_over = loaded.takes_over;
         let result = attach_all(&loaded, cgroup);
         if let Err(error) = result {
-            if !takes_over {
-                remove_pins(&pin_path);
+            if !takes_over && let Err(stay) = remove_pins(&pin_path) {
+                tracing::error!("{stay}");
             }
             return Err(error);
         }
@@ -45,9 +45,9 @@ impl Attached {
         })
     }
 
-    /// Detaches everything and removes every pin.
-    pub fn detach(self) {
-        remove_pins(&self.pin_path);
+    /// Detaches everything and removes every pin; the error names those that stay.
+    pub fn detach(self) -> Result<(), KernelError> {
+        remove_pins(&self.pin_path)
     }
 }
 
@@ -59,13 +59,7 @@ fn attach_all(loaded: &Loaded, cgroup: &Cgroup) -> Result<(), KernelError> {
     let pin_path = loaded.pin_path.clone();
     if !loaded.takes_over {
         // Pins of another shape, or half a set: nothing of them can be used.
-        remove_pins(&pin_path);
-    }
-    fs::create_dir_all(&pin_path).map_err(|source| KernelError::Pin {
-        path: pin_path.clone(),
-        source,
-    })?;
-    if !loaded.takes_over {
+        remove_pins(&pin_path)?;
         pin_maps(&loaded.ebpf, &pin_path)?;
     }
     let cgroup_id = cgroup.id()?;
@@ -127,13 +121,21 @@ fn remove_pin(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes every pin of ours, connect first: no connect is redirected while its helpers go.
-fn remove_pins(pin_path: &Path) {
-    for hook in PROGRAMS.iter().rev() {
-        let _gone_already = remove_pin(&link_pin(pin_path, hook));
+/// Removes every pin of ours, connect first: no connect is redirected while its helpers go. Goes on
+/// past a pin that cannot be removed.
+fn remove_pins(pin_path: &Path) -> Result<(), KernelError> {
+    let links = PROGRAMS.iter().rev().map(|hook| link_pin(pin_path, hook));
+    let maps = PINNED_MAPS.iter().map(|map| pin_path.join(map));
+    let stay: Vec<String> = links
+        .chain(maps)
+        .filter_map(|pin| {
+            let error = remove_pin(&pin).err()?;
+            Some(format!("{} ({error})", pin.display()))
+        })
+        .collect();
+    if stay.is_empty() {
+        Ok(())
+    } else {
+        Err(KernelError::PinsStay(stay.join(", ")))
     }
-    for map in PINNED_MAPS {
-        let _gone_already = remove_pin(&pin_path.join(map));
-    }
-    let _not_empty = fs::remove_dir(pin_path);
 }

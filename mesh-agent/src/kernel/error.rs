@@ -37,6 +37,11 @@ pub enum KernelError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Pins could not be removed.
+    #[error(
+        "cannot remove pins: {0}; what they hold stays attached until they are removed by hand (rm)"
+    )]
+    PinsStay(String),
     /// The cgroup cannot be used.
     #[error("agent.cgroup: {path}: {reason}")]
     Cgroup {

@@ -7,10 +7,9 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::MapData,
+    maps::{Map, MapInfo, MapType},
     programs::{CgroupSock, CgroupSockAddr, CgroupSockopt, SockOps},
 };
-use mesh_common::{Origin, OriginKey, Pod, SocketState};
 
 use super::{KernelError, Maps, PROGRAMS};
 
@@ -46,24 +45,11 @@ pub struct Loaded {
 impl Loaded {
     /// Loads the object. Maps pinned under `pin_path` are taken over if all have today's shape.
     pub fn load(pin_path: &Path, max_connections: u32) -> Result<Self, KernelError> {
-        let limit = u64::from(max_connections - handshake_margin(max_connections));
-        let pins: Vec<(&str, PathBuf)> = PINNED_MAPS
-            .iter()
-            .map(|&map| (map, pin_path.join(map)))
-            .collect();
-        let takes_over = pins_fit(pin_path, max_connections);
-        let mut loader = EbpfLoader::new();
-        loader
-            .map_max_entries("origin_dst_map", max_connections)
-            .override_global("ORIGIN_LIMIT", &limit, true);
+        let mut ebpf = load_object(max_connections, None)?;
+        let takes_over = pins_fit(&ebpf, pin_path);
         if takes_over {
-            for (map, pin) in &pins {
-                loader.map_pin_path(map, pin.as_path());
-            }
+            ebpf = load_object(max_connections, Some(pin_path))?;
         }
-        let mut ebpf = loader
-            .load(OBJECT)
-            .map_err(|source| KernelError::Load(Box::new(source)))?;
         load_programs(&mut ebpf)?;
         Ok(Self {
             ebpf,
@@ -76,6 +62,25 @@ impl Loaded {
     pub fn maps(&self) -> Result<Maps, KernelError> {
         Maps::take(&self.ebpf)
     }
+}
+
+/// Makes the object's maps, or opens those that are pinned under `pin_path`.
+fn load_object(max_connections: u32, pin_path: Option<&Path>) -> Result<Ebpf, KernelError> {
+    let limit = u64::from(max_connections - handshake_margin(max_connections));
+    let pins: Vec<(&str, PathBuf)> = pin_path
+        .into_iter()
+        .flat_map(|path| PINNED_MAPS.iter().map(|&map| (map, path.join(map))))
+        .collect();
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries("origin_dst_map", max_connections)
+        .override_global("ORIGIN_LIMIT", &limit, true);
+    for (map, pin) in &pins {
+        loader.map_pin_path(map, pin.as_path());
+    }
+    loader
+        .load(OBJECT)
+        .map_err(|source| KernelError::Load(Box::new(source)))
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
@@ -103,23 +108,48 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Whether every map is pinned, and with the key, value and capacity that this binary expects.
-fn pins_fit(pin_path: &Path, max_connections: u32) -> bool {
-    let shape = |map: &str| -> Option<(u32, u32, u32)> {
-        let info = MapData::from_pin(pin_path.join(map)).ok()?.info().ok()?;
-        Some((info.key_size(), info.value_size(), info.max_entries()))
-    };
-    let size = |size: usize| size as u32;
-    PINNED_MAPS
-        .iter()
-        .all(|map| fs::exists(pin_path.join(map)).unwrap_or(false))
-        && shape("pods").is_some_and(|s| (s.0, s.1) == (8, size(size_of::<Pod>())))
-        && shape("sk_storage_map").is_some_and(|s| s.1 == size(size_of::<SocketState>()))
-        && shape("origin_dst_map").is_some_and(|s| {
-            s == (
-                size(size_of::<OriginKey>()),
-                size(size_of::<Origin>()),
-                max_connections,
-            )
-        })
+/// Whether every map is pinned, and in the shape that today's object gives it. What the kernel says
+/// of newly made maps is compared, because that is what it will be asked for.
+fn pins_fit(new: &Ebpf, pin_path: &Path) -> bool {
+    PINNED_MAPS.iter().all(|&name| {
+        let pinned = MapInfo::from_pin(pin_path.join(name)).ok();
+        let new = new.map(name).and_then(info);
+        pinned
+            .zip(new)
+            .is_some_and(|(pinned, new)| Shape::of(&pinned) == Shape::of(&new))
+    })
+}
+
+/// What must be the same for a program to be loaded with a map that exists.
+#[derive(PartialEq, Eq)]
+struct Shape {
+    kind: Option<MapType>,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+impl Shape {
+    fn of(info: &MapInfo) -> Self {
+        Self {
+            kind: info.map_type().ok(),
+            key_size: info.key_size(),
+            value_size: info.value_size(),
+            max_entries: info.max_entries(),
+            flags: info.map_flags(),
+        }
+    }
+}
+
+fn info(map: &Map) -> Option<MapInfo> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data)
+        | Map::SkStorage(data)
+        | Map::RingBuf(data) => data.info().ok(),
+        _ => None,
+    }
 }

@@ -1,0 +1,34 @@
+//! An agent with nothing to do does nothing.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use mesh_tests::{Scenario, wait_until};
+
+use crate::peers::{CLIENT, OTHER};
+
+/// How long it is observed.
+const WINDOW: Duration = Duration::from_secs(5);
+
+#[test]
+fn an_idle_agent_uses_less_than_1_percent_of_a_processor() {
+    Scenario::default().alone().run(|node| {
+        let (first, second) = (
+            node.pod("first", CLIENT, None)?,
+            node.pod("second", OTHER, None)?,
+        );
+        let agent = node.agent(&node.config().pod(&first).pod(&second))?;
+        // The start's own work is not idling.
+        wait_until(Duration::from_secs(10), "the agent to come to rest", || {
+            let before = agent.processor_time()?;
+            sleep(Duration::from_millis(500));
+            Ok(agent.processor_time()? == before)
+        })?;
+        let before = agent.processor_time()?;
+        sleep(WINDOW);
+        let used = agent.processor_time()?.saturating_sub(before);
+        ensure!(used * 100 < WINDOW, "{used:?} in {WINDOW:?}");
+        Ok(())
+    });
+}
