@@ -125,6 +125,12 @@ fn remove_pin(path: &Path) -> io::Result<()> {
 /// past a pin that cannot be removed.
 fn remove_pins(pin_path: &Path) -> Result<(), KernelError> {
     let links = PROGRAMS.iter().rev().map(|hook| link_pin(pin_path, hook));
+    for link in links.clone() {
+        // Removing the pin alone detaches too, but in a kernel worker, some time later. A link of an
+        // earlier kernel or of a cgroup that is gone has nothing to detach.
+        let _pin_goes_anyway =
+            bpf_syscall::open_pin(&link).and_then(|link| bpf_syscall::detach_link(link.as_fd()));
+    }
     let maps = PINNED_MAPS.iter().map(|map| pin_path.join(map));
     let stay: Vec<String> = links
         .chain(maps)

@@ -22,6 +22,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// Size of the attributes passed: the part of `union bpf_attr` that these commands use.
 const ATTRIBUTES: usize = 64;
@@ -118,6 +119,14 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
         .fd(0, link)
         .fd(4, program)
         .call(BPF_LINK_UPDATE)
+        .map(drop)
+}
+
+/// Detaches a link at once, whoever else holds it.
+pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    Attributes::new()
+        .fd(0, link)
+        .call(BPF_LINK_DETACH)
         .map(drop)
 }
 
