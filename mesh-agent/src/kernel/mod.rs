@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod load;
 mod maps;
+mod mountinfo;
 mod programs;
 mod readiness;
 
