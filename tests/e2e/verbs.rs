@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{agent_binary, scenario};
+use mesh_tests::{Agent, Node, agent_binary, scenario};
 use serde_json::Value;
 
 use crate::peers::{CLIENT, SERVER, at, behaviours};
@@ -154,6 +154,43 @@ fn check_says_that_this_machine_can_run_the_agent() {
                 .to_lowercase()
                 .contains("btf")
         );
+        Ok(())
+    });
+}
+
+/// What `check` says of the agent's own programs on the node's cgroup.
+fn own_programs(node: &Node, agent: &Agent) -> Result<Vec<Value>> {
+    let config = agent.config_path().to_string_lossy().into_owned();
+    let said = node
+        .agent_verb(["check", "--output", "json", "--config", &config])?
+        .json()?;
+    let findings = said["findings"].as_array().cloned().unwrap_or_default();
+    Ok(findings
+        .into_iter()
+        .filter(|finding| finding["name"] == "own programs")
+        .collect())
+}
+
+#[test]
+fn check_tells_programs_of_a_running_agent_from_those_of_a_killed_one() {
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, None)?;
+        let mut agent = node.agent(&node.config().pod(&client))?;
+        let running = own_programs(node, &agent)?;
+        ensure!(running.len() == 1 && running[0]["verdict"] == "ok", "{running:?}");
+        let found = running[0]["found"].to_string();
+        ensure!(found.contains(&format!("process {} ", agent.pid())), "{found}");
+        agent.kill9()?;
+        let killed = own_programs(node, &agent)?;
+        ensure!(killed.len() == 1 && killed[0]["verdict"] == "warning", "{killed:?}");
+        ensure!(killed[0]["found"].to_string().contains("7 on"), "{killed:?}");
+        let remedy = killed[0]["remedy"].as_str().unwrap_or_default();
+        let by_hand = format!("rm -r {}", node.pin_path().display());
+        ensure!(remedy.contains(&by_hand), "{remedy}");
+        // And it does what it says.
+        fs::remove_dir_all(node.pin_path())?;
+        ensure!(own_programs(node, &agent)?.is_empty());
+        ensure!(node.attached_programs()?.is_empty());
         Ok(())
     });
 }

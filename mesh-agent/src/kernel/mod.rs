@@ -12,7 +12,7 @@ mod mountinfo;
 mod programs;
 mod readiness;
 
-pub use attach::Attached;
+pub use attach::{Attached, pin_directory};
 pub use cgroup::Cgroup;
 pub use error::KernelError;
 pub use events::{KernelEvent, KernelEvents, KernelLogger, kernel_log};
