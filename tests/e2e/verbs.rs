@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Agent, Node, agent_binary, scenario};
+use mesh_tests::{Agent, Node, agent_binary, scenario, wait_until};
 use serde_json::Value;
 
 use crate::peers::{CLIENT, SERVER, at, behaviours};
@@ -189,8 +190,10 @@ fn check_tells_programs_of_a_running_agent_from_those_of_a_killed_one() {
         ensure!(remedy.contains(&by_hand), "{remedy}");
         // And it does what it says.
         fs::remove_dir_all(node.pin_path())?;
+        wait_until(Duration::from_secs(5), "the programs to go", || {
+            Ok(node.attached_programs()?.is_empty())
+        })?;
         ensure!(own_programs(node, &agent)?.is_empty());
-        ensure!(node.attached_programs()?.is_empty());
         Ok(())
     });
 }
