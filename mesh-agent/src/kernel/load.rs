@@ -118,7 +118,7 @@ fn pins_fit(new: &Ebpf, pin_path: &Path) -> bool {
 }
 
 /// What must be the same for a program to be loaded with a map that exists.
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq)]
 struct Shape {
     kind: Option<MapType>,
     key_size: u32,
