@@ -318,9 +318,7 @@ const HIDE_CGROUPS: &str =
 
 #[test]
 fn a_machine_without_cgroup_v2_is_named() {
-    scenario(|node| {
-        refused_where(node, HIDE_CGROUPS, &["cgroup v2"])
-    });
+    scenario(|node| refused_where(node, HIDE_CGROUPS, &["cgroup v2"]));
 }
 
 #[test]
@@ -328,7 +326,14 @@ fn the_root_of_a_cgroup_namespace_is_not_taken_for_the_machines() {
     scenario(|node| {
         let mounted = node.dir().join("of the namespace");
         fs::create_dir(&mounted)?;
-        let hide = format!("{HIDE_CGROUPS} && mount -t cgroup2 none '{}'", mounted.display());
-        refused_where(node, &hide, &["auto", "of the namespace", "cgroup namespace"])
+        let hide = format!(
+            "{HIDE_CGROUPS} && mount -t cgroup2 none '{}'",
+            mounted.display()
+        );
+        refused_where(
+            node,
+            &hide,
+            &["auto", "of the namespace", "cgroup namespace"],
+        )
     });
 }

@@ -178,13 +178,25 @@ fn check_tells_programs_of_a_running_agent_from_those_of_a_killed_one() {
         let client = node.pod("client", CLIENT, None)?;
         let mut agent = node.agent(&node.config().pod(&client))?;
         let running = own_programs(node, &agent)?;
-        ensure!(running.len() == 1 && running[0]["verdict"] == "ok", "{running:?}");
+        ensure!(
+            running.len() == 1 && running[0]["verdict"] == "ok",
+            "{running:?}"
+        );
         let found = running[0]["found"].to_string();
-        ensure!(found.contains(&format!("process {} ", agent.pid())), "{found}");
+        ensure!(
+            found.contains(&format!("process {} ", agent.pid())),
+            "{found}"
+        );
         agent.kill9()?;
         let killed = own_programs(node, &agent)?;
-        ensure!(killed.len() == 1 && killed[0]["verdict"] == "warning", "{killed:?}");
-        ensure!(killed[0]["found"].to_string().contains("7 on"), "{killed:?}");
+        ensure!(
+            killed.len() == 1 && killed[0]["verdict"] == "warning",
+            "{killed:?}"
+        );
+        ensure!(
+            killed[0]["found"].to_string().contains("7 on"),
+            "{killed:?}"
+        );
         let remedy = killed[0]["remedy"].as_str().unwrap_or_default();
         let by_hand = format!("rm -r {}", node.pin_path().display());
         ensure!(remedy.contains(&by_hand), "{remedy}");

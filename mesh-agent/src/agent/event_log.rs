@@ -17,7 +17,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Logs events as they come, for ever.
 pub async fn log_events(events: KernelEvents, pods: Arc<PodSet>) {
     let recent = Mutex::new(Recent::default());
-    let lock = || -> MutexGuard<'_, Recent> { recent.lock().unwrap_or_else(PoisonError::into_inner) };
+    let lock =
+        || -> MutexGuard<'_, Recent> { recent.lock().unwrap_or_else(PoisonError::into_inner) };
     let log = |line: Line| warn(&line, &pods);
     let gathered = async {
         let mut ticks = tokio::time::interval(PERIOD);

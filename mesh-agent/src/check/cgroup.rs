@@ -33,7 +33,10 @@ pub(super) fn cgroup(path: Option<&Path>) -> Vec<Finding> {
     } else {
         Finding::warning(
             NAME,
-            format!("{} is the root of a cgroup namespace, not of the machine", root.display()),
+            format!(
+                "{} is the root of a cgroup namespace, not of the machine",
+                root.display()
+            ),
             "run the agent in the host's cgroup namespace, or mount the host's cgroup2 hierarchy",
         )
     }];

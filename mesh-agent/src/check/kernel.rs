@@ -55,7 +55,9 @@ pub(super) fn version() -> Finding {
     } else {
         Finding::failed(
             NAME,
-            format!("{release} is too old: programs on cgroups cannot refuse a connect before 5.18"),
+            format!(
+                "{release} is too old: programs on cgroups cannot refuse a connect before 5.18"
+            ),
             format!("run a kernel of {major}.{minor} or later"),
         )
     }
