@@ -229,7 +229,7 @@ fn check_without_root_fails_and_says_what_to_do() {
                     "check",
                 ],
             )?
-            .finish(std::time::Duration::from_secs(15))?;
+            .finish(Duration::from_secs(15))?;
         ensure!(finished.status.code() == Some(1), "{finished:?}");
         let said = format!("{}{}", finished.stdout, finished.stderr);
         ensure!(said.contains("root") || said.contains("CAP_BPF"), "{said}");
@@ -252,7 +252,7 @@ fn metrics_and_health_are_served_over_http() {
         let get = |path: &str| -> Result<String> {
             let url = format!("http://127.0.0.1:{port}{path}");
             node.spawn("pods", ["curl", "-sS", "-f", "-m", "5", &url])?
-                .finish(std::time::Duration::from_secs(10))?
+                .finish(Duration::from_secs(10))?
                 .success()
         };
         get("/healthz")?;
