@@ -56,16 +56,12 @@ fn unescape(field: &[u8]) -> PathBuf {
             .flatten()
             .and_then(|digits| str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match escaped {
-            Some(byte) => {
-                path.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                path.push(byte);
-                rest = after;
-            }
-        }
+        path.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() {
+            &after[3..]
+        } else {
+            after
+        };
     }
     OsString::from_vec(path).into()
 }
