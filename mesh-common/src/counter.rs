@@ -22,30 +22,43 @@ counters! {
     Established = "established",
     /// Redirected connects closed before their handshake completed.
     NeverConnected = "neverConnected",
-    /// Connects by the agent's own sockets or the pod's external proxy, let through.
+    /// Connects by the agent or the pod's external proxy, let through.
     OwnSocket = "ownSocket",
-    /// Connects to loopback, link-local, multicast or unspecified addresses, let through.
+    /// Connects to loopback, link-local, multicast or unspecified (::).
     Local = "local",
     /// Connects to an excluded address range, let through.
     ExcludedCidr = "excludedCidr",
     /// Connects to an excluded port, let through.
     ExcludedPort = "excludedPort",
-    /// Connects of sockets bound to a device, which cannot reach loopback, let through.
+    /// Connects of sockets bound to a device, let through.
     BoundToDevice = "boundToDevice",
-    /// Connects in pods whose outbound traffic is not captured, let through.
+    /// Connects in pods with capture.outbound: false, let through.
     NotCaptured = "notCaptured",
-    /// Connects that went direct because no proxy was listening (onAgentDown: open).
+    /// Connects let through: nobody listened (onAgentDown: open).
     FailedOpen = "failedOpen",
-    /// Connects refused because no proxy was listening (onAgentDown: closed).
+    /// Connects refused: nobody listened (onAgentDown: closed).
     Refused = "refused",
-    /// Connects that went direct because origin_dst_map was full (onAgentDown: open).
+    /// Connects let through: origin_dst_map full (onAgentDown: open).
     MapFullOpen = "mapFullOpen",
-    /// Connects refused because origin_dst_map was full (onAgentDown: closed).
+    /// Connects refused: origin_dst_map full (onAgentDown: closed).
     MapFullRefused = "mapFullRefused",
-    /// Connects that the kernel had no memory to remember (onAgentDown decides).
+    /// Connects without memory to be remembered (onAgentDown decides).
     NoMemory = "noMemory",
-    /// Established connections whose original destination could not be stored; the proxy resets them.
+    /// Connections reset: their original destination was not stored.
     OriginLost = "originLost",
     /// Answered SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST calls.
     OriginalDstAnswered = "originalDstAnswered",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::COUNTERS;
+
+    #[test]
+    fn help_fits_a_line_of_100_columns_beside_name_and_value() {
+        for (_, name, help) in COUNTERS {
+            let help = help.trim();
+            assert!(help.len() <= 64, "{name}: {} characters", help.len());
+        }
+    }
 }

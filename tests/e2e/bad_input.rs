@@ -279,7 +279,7 @@ fn without_root_it_says_so() {
     });
 }
 
-/// Runs the agent where `hide` has taken something away, in a mount namespace of its own.
+/// Runs the agent where `hide` has taken something away, in mount and cgroup namespaces of its own.
 fn refused_where(node: &Node, hide: &str, words: &[&str]) -> Result<()> {
     let pod = node.pod("client", CLIENT, None)?;
     let config = node.dir().join("config.yaml");
@@ -295,6 +295,7 @@ fn refused_where(node: &Node, hide: &str, words: &[&str]) -> Result<()> {
             [
                 "unshare",
                 "--mount",
+                "--cgroup",
                 "sh",
                 "-c",
                 &script,
@@ -312,11 +313,27 @@ fn a_kernel_without_btf_is_named() {
     scenario(|node| refused_where(node, "mount -t tmpfs none /sys/kernel/btf", &["BTF"]));
 }
 
+const HIDE_CGROUPS: &str =
+    "for at in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $at; done";
+
 #[test]
 fn a_machine_without_cgroup_v2_is_named() {
+    scenario(|node| refused_where(node, HIDE_CGROUPS, &["cgroup v2"]));
+}
+
+#[test]
+fn the_root_of_a_cgroup_namespace_is_not_taken_for_the_machines() {
     scenario(|node| {
-        let hide =
-            "for at in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $at; done";
-        refused_where(node, hide, &["cgroup v2"])
+        let mounted = node.dir().join("of the namespace");
+        fs::create_dir(&mounted)?;
+        let hide = format!(
+            "{HIDE_CGROUPS} && mount -t cgroup2 none '{}'",
+            mounted.display()
+        );
+        refused_where(
+            node,
+            &hide,
+            &["auto", "of the namespace", "cgroup namespace"],
+        )
     });
 }

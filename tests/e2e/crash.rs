@@ -227,7 +227,10 @@ fn maps_of_another_shape_are_replaced_by_the_next_start() {
             ("events", "type ringbuf entries 4096"),
             ("counters", "type percpu_array key 4 value 8 entries 3"),
             ("origin_count", "type array key 4 value 16 entries 1"),
-            ("exclusions", "type lpm_trie key 12 value 4 entries 9 flags 1"),
+            (
+                "exclusions",
+                "type lpm_trie key 12 value 4 entries 9 flags 1",
+            ),
         ] {
             stage.agent.kill9()?;
             let pin = stage.agent.pin(name);

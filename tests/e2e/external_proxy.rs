@@ -9,7 +9,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Node, Pod, Process, python, say, scenario, wait_until};
+use mesh_tests::{BindMount, Node, Pod, Process, python, say, scenario, wait_until};
+use serde_json::Value;
 
 use crate::peers::{CLIENT, CLIENT6, OTHER, SERVER, SERVER6, at, behaviours};
 
@@ -180,6 +181,30 @@ fn an_unmodified_envoy_forwards_what_is_captured_over_v4_and_v6() {
             start,
             &[("server", SERVER), ("other", OTHER), ("server", SERVER6)],
         )
+    });
+}
+
+#[test]
+fn its_cgroup_may_be_named_below_a_bind_mount() {
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, None)?;
+        let level_of = |cgroup: &Path| -> Result<Value> {
+            let line = format!(
+                "proxy: {{external: {{port: {PROXY_PORT}, cgroup: {}}}}}",
+                cgroup.display()
+            );
+            let agent = node.agent(&node.config().pod_with(&client, &[&line]))?;
+            let pods = agent.map_dump("pods")?;
+            agent.terminate(Duration::from_secs(15))?;
+            Ok(pods[0]["value"]["proxy_level"].clone())
+        };
+        let cgroup = node.cgroup_leaf("proxy")?;
+        let bound = node.dir().join("bound here");
+        fs::create_dir(&bound)?;
+        let _mount = BindMount::over(node.cgroup(), &bound)?;
+        ensure!(level_of(&cgroup)? == 2);
+        ensure!(level_of(&bound.join("proxy"))? == 2);
+        Ok(())
     });
 }
 

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use mesh_tests::{Scenario, wait_until};
 
 use crate::peers::{CLIENT, OTHER};

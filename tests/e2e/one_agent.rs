@@ -79,7 +79,11 @@ fn a_user_who_locks_what_all_can_open_keeps_no_agent_from_starting() {
         for path in [node.pin_path(), Path::new(&lock)] {
             let script = format!("flock --nonblock {} true", path.display());
             let finished = as_nobody(node, &script)?.finish(BOUND)?;
-            ensure!(!finished.status.success(), "{} can be locked", path.display());
+            ensure!(
+                !finished.status.success(),
+                "{} can be locked",
+                path.display()
+            );
         }
         agent.kill9()?;
         let script = format!(
@@ -99,7 +103,12 @@ fn lock_file(node: &Node) -> Result<String> {
 }
 
 fn as_nobody(node: &Node, script: &str) -> Result<Process> {
-    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let user = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
     node.spawn("user", user.into_iter().chain(["--", "sh", "-c", script]))
 }
 

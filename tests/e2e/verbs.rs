@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{agent_binary, scenario};
+use mesh_tests::{Agent, Node, agent_binary, scenario, wait_until};
 use serde_json::Value;
 
 use crate::peers::{CLIENT, SERVER, at, behaviours};
@@ -158,6 +159,57 @@ fn check_says_that_this_machine_can_run_the_agent() {
     });
 }
 
+/// What `check` says of the agent's own programs on the node's cgroup.
+fn own_programs(node: &Node, agent: &Agent) -> Result<Vec<Value>> {
+    let config = agent.config_path().to_string_lossy().into_owned();
+    let said = node
+        .agent_verb(["check", "--output", "json", "--config", &config])?
+        .json()?;
+    let findings = said["findings"].as_array().cloned().unwrap_or_default();
+    Ok(findings
+        .into_iter()
+        .filter(|finding| finding["name"] == "own programs")
+        .collect())
+}
+
+#[test]
+fn check_tells_programs_of_a_running_agent_from_those_of_a_killed_one() {
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, None)?;
+        let mut agent = node.agent(&node.config().pod(&client))?;
+        let running = own_programs(node, &agent)?;
+        ensure!(
+            running.len() == 1 && running[0]["verdict"] == "ok",
+            "{running:?}"
+        );
+        let found = running[0]["found"].to_string();
+        ensure!(
+            found.contains(&format!("process {} ", agent.pid())),
+            "{found}"
+        );
+        agent.kill9()?;
+        let killed = own_programs(node, &agent)?;
+        ensure!(
+            killed.len() == 1 && killed[0]["verdict"] == "warning",
+            "{killed:?}"
+        );
+        ensure!(
+            killed[0]["found"].to_string().contains("7 on"),
+            "{killed:?}"
+        );
+        let remedy = killed[0]["remedy"].as_str().unwrap_or_default();
+        let by_hand = format!("rm -r {}", node.pin_path().display());
+        ensure!(remedy.contains(&by_hand), "{remedy}");
+        // And it does what it says.
+        fs::remove_dir_all(node.pin_path())?;
+        wait_until(Duration::from_secs(5), "the programs to go", || {
+            Ok(node.attached_programs()?.is_empty())
+        })?;
+        ensure!(own_programs(node, &agent)?.is_empty());
+        Ok(())
+    });
+}
+
 #[test]
 fn check_without_root_fails_and_says_what_to_do() {
     scenario(|node| {
@@ -177,7 +229,7 @@ fn check_without_root_fails_and_says_what_to_do() {
                     "check",
                 ],
             )?
-            .finish(std::time::Duration::from_secs(15))?;
+            .finish(Duration::from_secs(15))?;
         ensure!(finished.status.code() == Some(1), "{finished:?}");
         let said = format!("{}{}", finished.stdout, finished.stderr);
         ensure!(said.contains("root") || said.contains("CAP_BPF"), "{said}");
@@ -200,7 +252,7 @@ fn metrics_and_health_are_served_over_http() {
         let get = |path: &str| -> Result<String> {
             let url = format!("http://127.0.0.1:{port}{path}");
             node.spawn("pods", ["curl", "-sS", "-f", "-m", "5", &url])?
-                .finish(std::time::Duration::from_secs(10))?
+                .finish(Duration::from_secs(10))?
                 .success()
         };
         get("/healthz")?;

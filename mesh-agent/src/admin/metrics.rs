@@ -22,7 +22,7 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
             .filter(|pod| pod.state == PodState::Enrolled)
             .count(),
         configured: pods.len(),
-        open: pods.iter().map(|pod| pod.connections.len()).sum(),
+        open: pods.iter().map(|pod| pod.connections_open).sum(),
         total: pods.iter().map(|pod| pod.connections_total).sum(),
         failed: pods.iter().map(|pod| pod.connections_failed).sum(),
     };

@@ -47,12 +47,12 @@ pub struct Report {
 impl Report {
     /// Whether every pod that exists is enrolled.
     pub fn ready(&self) -> bool {
+        self.is_ready(&self.pods.report())
+    }
+
+    fn is_ready(&self, pods: &[PodReport]) -> bool {
         self.capturing.load(Ordering::Relaxed)
-            && self
-                .pods
-                .report()
-                .iter()
-                .all(|pod| pod.state != PodState::Failed)
+            && pods.iter().all(|pod| pod.state != PodState::Failed)
     }
 
     /// Answer to `/status`.
@@ -62,7 +62,7 @@ impl Report {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            ready: self.ready(),
+            ready: self.is_ready(&pods),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             cgroup: self.cgroup.clone(),
             pin_path: self.pin_path.clone(),
@@ -80,7 +80,7 @@ impl Report {
                     .count(),
             },
             connections: ConnectionCounts {
-                open: pods.iter().map(|pod| pod.connections.len()).sum(),
+                open: pods.iter().map(|pod| pod.connections_open).sum(),
                 total: pods.iter().map(|pod| pod.connections_total).sum(),
                 failed: pods.iter().map(|pod| pod.connections_failed).sum(),
             },
@@ -119,22 +119,17 @@ impl Report {
             .collect();
         let mut connections: Vec<Connection> = self
             .pods
-            .report()
+            .connections()
             .into_iter()
-            .flat_map(|pod| {
-                let processes = &processes;
-                let cookie = pod.netns_cookie.unwrap_or_default();
-                let name = pod.spec.name;
-                pod.connections.into_iter().map(move |open| Connection {
-                    pod: name.clone(),
-                    client: open.client,
-                    original_destination: open.destination,
-                    via: open.proxy,
-                    process: processes.get(&(cookie, open.client, open.proxy)).copied(),
-                    age_seconds: open.age.as_secs_f64(),
-                    bytes_sent: open.bytes_sent,
-                    bytes_received: open.bytes_received,
-                })
+            .map(|(pod, cookie, open)| Connection {
+                pod,
+                client: open.client,
+                original_destination: open.destination,
+                via: open.proxy,
+                process: processes.get(&(cookie, open.client, open.proxy)).copied(),
+                age_seconds: open.age.as_secs_f64(),
+                bytes_sent: open.bytes_sent,
+                bytes_received: open.bytes_received,
             })
             .collect();
         connections.sort_by(|left, right| right.age_seconds.total_cmp(&left.age_seconds));
@@ -157,7 +152,7 @@ fn pod(report: PodReport) -> Pod {
             OnAgentDown::Open => "open".into(),
             OnAgentDown::Closed => "closed".into(),
         },
-        connections: report.connections.len(),
+        connections: report.connections_open,
         connections_total: report.connections_total,
         connections_failed: report.connections_failed,
     }

@@ -12,8 +12,9 @@ use axum::{
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
+    routing::{MethodRouter, get},
 };
+use serde::Serialize;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
@@ -55,18 +56,9 @@ pub enum AdminError {
 pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<AdminSocket, AdminError> {
     let (socket, listener) = AdminSocket::bind(path)?;
     let router = Router::new()
-        .route(
-            "/status",
-            get(|State(report): State<Arc<Report>>| async move { Json(report.status()) }),
-        )
-        .route(
-            "/pods",
-            get(|State(report): State<Arc<Report>>| async move { Json(report.pods()) }),
-        )
-        .route(
-            "/connections",
-            get(|State(report): State<Arc<Report>>| async move { Json(report.connections()) }),
-        )
+        .route("/status", json(Report::status))
+        .route("/pods", json(Report::pods))
+        .route("/connections", json(Report::connections))
         .with_state(report);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(socket)
@@ -86,11 +78,27 @@ pub async fn serve_metrics(address: SocketAddr, report: Arc<Report>) -> Result<(
     Ok(())
 }
 
+/// Answers with what `read` gives.
+fn json<T: Serialize + Send + 'static>(read: fn(&Report) -> T) -> MethodRouter<Arc<Report>> {
+    get(async move |State(report): State<Arc<Report>>| {
+        on_thread(move || read(&report))
+            .await
+            .map(Json)
+            .ok_or(StatusCode::INTERNAL_SERVER_ERROR)
+    })
+}
+
+/// Runs `read` on a thread of its own: it makes a system call for every entry of a map, and the
+/// runtime's threads forward connections meanwhile. `None` if it panicked.
+async fn on_thread<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(read).await.ok()
+}
+
 async fn metrics_page(State(report): State<Arc<Report>>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match metrics::text(&report) {
-        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
-        Err(_) => (
+    match on_thread(move || metrics::text(&report)).await {
+        Some(Ok(text)) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
+        _ => (
             StatusCode::INTERNAL_SERVER_ERROR,
             [(header::CONTENT_TYPE, "text/plain")],
             "the metrics could not be written as text\n".into(),

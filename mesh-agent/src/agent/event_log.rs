@@ -17,7 +17,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Logs events as they come, for ever.
 pub async fn log_events(events: KernelEvents, pods: Arc<PodSet>) {
     let recent = Mutex::new(Recent::default());
-    let lock = || -> MutexGuard<'_, Recent> { recent.lock().unwrap_or_else(PoisonError::into_inner) };
+    let lock =
+        || -> MutexGuard<'_, Recent> { recent.lock().unwrap_or_else(PoisonError::into_inner) };
     let log = |line: Line| warn(&line, &pods);
     let gathered = async {
         let mut ticks = tokio::time::interval(PERIOD);
@@ -73,21 +74,17 @@ impl Recent {
     /// Takes note of an event; gives the line if it is the first of its kind for a while.
     fn note(&mut self, event: KernelEvent, now: Instant) -> Option<Line> {
         let key = (event.netns_cookie, event.kind as u32);
-        match self.0.get_mut(&key) {
-            Some(entry) => {
-                let count = 1 + entry.unsaid.map_or(0, |line| line.count);
-                entry.unsaid = Some(Line { event, count });
-                None
-            }
-            None => {
-                let entry = Entry {
-                    said_at: now,
-                    unsaid: None,
-                };
-                self.0.insert(key, entry);
-                Some(Line { event, count: 1 })
-            }
+        if let Some(entry) = self.0.get_mut(&key) {
+            let count = 1 + entry.unsaid.map_or(0, |line| line.count);
+            entry.unsaid = Some(Line { event, count });
+            return None;
         }
+        let entry = Entry {
+            said_at: now,
+            unsaid: None,
+        };
+        self.0.insert(key, entry);
+        Some(Line { event, count: 1 })
     }
 
     /// Lines whose time has come. What did not happen again is forgotten.

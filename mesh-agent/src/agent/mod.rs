@@ -28,6 +28,7 @@ use crate::{
 };
 use event_log::log_events;
 use place::Place;
+pub use place::holder_of;
 use signals::Signals;
 
 /// Runs the agent with the configuration file `path` until SIGTERM or SIGINT, then drains.
@@ -73,17 +74,16 @@ impl Agent {
     /// Everything that can fail because of the configuration or the pods comes before anything is
     /// attached; on an error nothing is left behind.
     async fn start(config_path: &Path, config: Config) -> anyhow::Result<Self> {
-        let cgroup_path = match &config.agent.cgroup {
-            CgroupPath::Auto => Cgroup::find_root()?,
-            CgroupPath::Path(path) => path.clone(),
+        let cgroup = match &config.agent.cgroup {
+            CgroupPath::Auto => Cgroup::open_root()?,
+            CgroupPath::Path(path) => Cgroup::open(path)?,
         };
-        let cgroup = Cgroup::open(&cgroup_path)?;
         if !cgroup.contains_this_process() {
             bail!(
                 "agent.cgroup: {}: this process runs outside of it, so the programs would not see \
                  its sockets; start the agent inside (write its PID to cgroup.procs) or name a \
                  cgroup above it",
-                cgroup_path.display()
+                cgroup.path().display()
             );
         }
         let place = Place::take(&cgroup, &config.agent.pin_path)?;
@@ -99,7 +99,7 @@ impl Agent {
         let report = Arc::new(Report {
             pods: Arc::clone(&pods),
             maps: Arc::clone(&maps),
-            cgroup: cgroup_path,
+            cgroup: cgroup.path().into(),
             pin_path: config.agent.pin_path.clone(),
             config: config_path.into(),
             started: Instant::now(),

@@ -59,7 +59,9 @@ pub enum PlaceError {
     #[error("{LOCK_DIRECTORY}: {0}; the agent keeps its locks there")]
     LockDirectory(io::Error),
     /// The pin directory could not be made or opened.
-    #[error("agent.pinPath: {path}: {source}; is a bpffs mounted there? (mount -t bpf bpf /sys/fs/bpf)")]
+    #[error(
+        "agent.pinPath: {path}: {source}; is a bpffs mounted there? (mount -t bpf bpf /sys/fs/bpf)"
+    )]
     Pins {
         /// The directory.
         path: PathBuf,

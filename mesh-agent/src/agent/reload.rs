@@ -149,9 +149,9 @@ impl Watcher {
 /// Reading tells of nothing new; the agent's own looks would wake it for the next.
 fn tells_of_change(event: &notify::Result<Event>) -> bool {
     const WRITTEN: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
-    event
-        .as_ref()
-        .map_or(true, |event| !event.kind.is_access() || event.kind == WRITTEN)
+    event.as_ref().map_or(true, |event| {
+        !event.kind.is_access() || event.kind == WRITTEN
+    })
 }
 
 fn directory_of(path: &Path) -> Option<PathBuf> {

@@ -27,13 +27,25 @@ pub(super) fn cgroup(path: Option<&Path>) -> Vec<Finding> {
     } else {
         "unified host"
     };
-    let mut findings = vec![Finding::ok(NAME, format!("{} ({kind})", root.display()))];
+    let open_root = Cgroup::open_root();
+    let mut findings = vec![if open_root.is_ok() {
+        Finding::ok(NAME, format!("{} ({kind})", root.display()))
+    } else {
+        Finding::warning(
+            NAME,
+            format!(
+                "{} is the root of a cgroup namespace, not of the machine",
+                root.display()
+            ),
+            "run the agent in the host's cgroup namespace, or mount the host's cgroup2 hierarchy",
+        )
+    }];
     let attach_to = path.unwrap_or(&root);
-    findings.push(match Cgroup::open(attach_to) {
+    findings.push(match path.map_or(open_root, Cgroup::open) {
         Err(error) => Finding::failed(
             "cgroup to attach to",
             error.to_string(),
-            "create it, or set agent.cgroup to `auto`",
+            "set agent.cgroup to a cgroup v2 directory that exists, or to `auto`",
         ),
         Ok(cgroup) if !cgroup.contains_this_process() => Finding::failed(
             "cgroup to attach to",
@@ -41,7 +53,7 @@ pub(super) fn cgroup(path: Option<&Path>) -> Vec<Finding> {
             "start the agent inside it, or name a cgroup above it: the programs only see sockets \
              created inside",
         ),
-        Ok(_) if attach_to != root => Finding::warning(
+        Ok(cgroup) if !cgroup.is_root() => Finding::warning(
             "cgroup to attach to",
             format!("{} is not the root", attach_to.display()),
             "pods whose processes run outside of it are not captured",

@@ -16,8 +16,8 @@ use crate::kernel::Loaded;
 
 /// Oldest kernel that the tests cover; older ones down to [`OLDEST_POSSIBLE`] may work.
 const OLDEST_SUPPORTED: (u32, u32) = (6, 1);
-/// bpf_get_netns_cookie in sockops programs.
-const OLDEST_POSSIBLE: (u32, u32) = (5, 15);
+/// 5.18 brought `bpf_set_retval`, with which connects are refused.
+const OLDEST_POSSIBLE: (u32, u32) = (5, 18);
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const BPF_FILESYSTEM: &str = "/sys/fs/bpf";
 
@@ -55,7 +55,9 @@ pub(super) fn version() -> Finding {
     } else {
         Finding::failed(
             NAME,
-            format!("{release} is too old: programs on sockets cannot tell pods apart before 5.15"),
+            format!(
+                "{release} is too old: programs on cgroups cannot refuse a connect before 5.18"
+            ),
             format!("run a kernel of {major}.{minor} or later"),
         )
     }

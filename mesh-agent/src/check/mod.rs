@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod kernel;
+mod leftovers;
 mod privileges;
 mod rivals;
 
@@ -87,7 +88,9 @@ pub fn all(cgroup: Option<&Path>) -> Vec<Finding> {
         .all(|finding| finding.verdict != Verdict::Failed)
     {
         findings.push(kernel::programs_load());
-        findings.extend(rivals::rivals(cgroup));
+        let attached = rivals::attached(cgroup);
+        findings.extend(leftovers::leftovers(&attached));
+        findings.extend(rivals::rivals(&attached));
     }
     findings
 }

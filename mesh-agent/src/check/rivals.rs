@@ -54,29 +54,46 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ),
 ];
 
-pub(super) fn rivals(cgroup: Option<&Path>) -> Vec<Finding> {
-    const NAME: &str = "other programs";
+/// The programs on our hooks that act on `cgroup`, on cgroups above and below it, each with where
+/// it is attached.
+pub(super) fn attached(cgroup: Option<&Path>) -> Vec<(PathBuf, AttachedProgram)> {
     let Some(start) = cgroup
         .map(Path::to_path_buf)
         .or_else(|| Cgroup::find_root().ok())
     else {
         return Vec::new();
     };
-    let mut found = programs_on(&start, true);
-    for below in descendants(&start, DEPTH) {
-        found.extend(programs_on(&below, false));
+    let above = start.ancestors().skip(1).map(Path::to_path_buf);
+    let mut found: Vec<_> = above
+        .chain(descendants(&start, DEPTH))
+        .chain([start.clone()])
+        .flat_map(|path| programs_on(&path, false))
+        .collect();
+    // Those that the path does not lead to: it is a bind mount, or the root of a cgroup namespace.
+    for program in programs_on(&start, true) {
+        if !found.iter().any(|(_, known)| known.is_same(&program.1)) {
+            found.push(program);
+        }
     }
     found.sort_by(|left, right| (left.1.id, left.1.hook).cmp(&(right.1.id, right.1.hook)));
-    found.dedup_by(|left, right| (left.1.id, left.1.hook) == (right.1.id, right.1.hook));
-    let findings: Vec<Finding> = found
+    found
+}
+
+/// What to say of those `found` that are not ours.
+pub(super) fn rivals(found: &[(PathBuf, AttachedProgram)]) -> Vec<Finding> {
+    const NAME: &str = "other programs";
+    let mut others: Vec<_> = found
         .iter()
         .filter(|(_, program)| !program.is_ours())
-        .map(|(path, program)| describe(NAME, path, program))
         .collect();
-    if findings.is_empty() {
+    others.dedup_by(|left, right| left.1.is_same(&right.1));
+    if others.is_empty() {
         return vec![Finding::ok(NAME, "none on the hooks that the agent uses")];
     }
-    findings
+    others
+        .into_iter()
+        .map(|(path, program)| describe(NAME, path, program))
+        .collect()
 }
 
 fn describe(name: &'static str, path: &Path, program: &AttachedProgram) -> Finding {

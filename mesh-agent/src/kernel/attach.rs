@@ -51,6 +51,36 @@ impl Attached {
     }
 }
 
+/// Where links of ours on `cgroup` are pinned, as far below the usual bpffs as configurations have
+/// it.
+pub fn pin_directory(cgroup: &Cgroup) -> Option<PathBuf> {
+    const BPF_FILESYSTEM: &str = "/sys/fs/bpf";
+    const DEPTH: usize = 3;
+    let id = cgroup.id().ok()?;
+    let holds_link = |directory: &Path| {
+        PROGRAMS.iter().any(|hook| {
+            bpf_syscall::open_pin(&link_pin(directory, hook))
+                .and_then(|link| bpf_syscall::link_cgroup(link.as_fd()))
+                .is_ok_and(|on| on == id)
+        })
+    };
+    let mut level = vec![PathBuf::from(BPF_FILESYSTEM)];
+    for _ in 0..=DEPTH {
+        if let Some(found) = level.iter().find(|directory| holds_link(directory)) {
+            return Some(found.clone());
+        }
+        level = level
+            .iter()
+            .filter_map(|directory| fs::read_dir(directory).ok())
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect();
+    }
+    None
+}
+
 fn link_pin(pin_path: &Path, hook: &Hook) -> PathBuf {
     pin_path.join(format!("link_{}", hook.program))
 }

@@ -1,9 +1,6 @@
 //! Loading the embedded object, with the maps of an earlier run where they fit.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,

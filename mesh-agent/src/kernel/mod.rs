@@ -8,10 +8,11 @@ mod error;
 mod events;
 mod load;
 mod maps;
+mod mountinfo;
 mod programs;
 mod readiness;
 
-pub use attach::Attached;
+pub use attach::{Attached, pin_directory};
 pub use cgroup::Cgroup;
 pub use error::KernelError;
 pub use events::{KernelEvent, KernelEvents, KernelLogger, kernel_log};

@@ -73,6 +73,11 @@ impl AttachedProgram {
     pub fn is_ours(&self) -> bool {
         PROGRAMS.iter().any(|hook| hook.program == self.name)
     }
+
+    /// Whether both are one program on one hook, found in two ways.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.id, self.hook) == (other.id, other.hook)
+    }
 }
 
 /// The programs on our hooks that act on `cgroup`: with `effective` those of its ancestors too.

@@ -68,8 +68,8 @@ pub struct PodReport {
     pub reason: Option<String>,
     /// Cookie of its network namespace, if enrolled.
     pub netns_cookie: Option<u64>,
-    /// Its open connections through the agent.
-    pub connections: Vec<ConnectionStatus>,
+    /// How many connections are open through the agent.
+    pub connections_open: usize,
     /// Connections through the agent since it was enrolled.
     pub connections_total: u64,
     /// Those of them whose server could not be reached.
@@ -166,6 +166,26 @@ impl PodSet {
             .members
             .iter()
             .map(|(pod, membership)| inner.report(pod, membership))
+            .collect()
+    }
+
+    /// Every open connection, with its pod's name and netns cookie.
+    pub fn connections(&self) -> Vec<(String, u64, ConnectionStatus)> {
+        let enrolled: Vec<(String, u64, Arc<Connections>)> = {
+            let inner = self.lock();
+            let of_member = |(pod, membership): &(Pod, Membership)| {
+                let enrolment = inner.enrolment(membership)?;
+                let connections = Arc::clone(&enrolment.connections);
+                Some((pod.name.clone(), enrolment.netns.cookie(), connections))
+            };
+            inner.members.iter().filter_map(of_member).collect()
+        };
+        enrolled
+            .into_iter()
+            .flat_map(|(name, cookie, connections)| {
+                let open = connections.list().into_iter();
+                open.map(move |open| (name.clone(), cookie, open))
+            })
             .collect()
     }
 
@@ -399,7 +419,7 @@ impl Inner {
             state,
             reason,
             netns_cookie: enrolment.map(|enrolment| enrolment.netns.cookie()),
-            connections: connections.map(|open| open.list()).unwrap_or_default(),
+            connections_open: connections.map_or(0, |open| open.open()),
             connections_total: connections.map_or(0, |open| open.total()),
             connections_failed: connections.map_or(0, |open| open.failed()),
         }
