@@ -15,6 +15,7 @@ mod one_agent;
 mod original_dst;
 mod peers;
 mod pods_come_and_go;
+mod redirectable;
 mod reload;
 mod shutdown;
 mod stage;
