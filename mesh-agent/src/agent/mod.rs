@@ -26,7 +26,7 @@ use crate::{
     config::{self, CgroupPath, Config, MetricsAddress},
     kernel::{Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log},
     one_line::one_line,
-    pods::{self, PodSet},
+    pods::{self, PodError, PodSet},
 };
 use place::Place;
 
@@ -163,7 +163,7 @@ impl Agent {
                 () = received(&mut interrupt) => break,
             }
             if let Some(outcome) = watcher.read_config(&self.config).await {
-                self.reload(outcome);
+                self.reload(outcome, &mut watcher);
             }
             self.report.pods.reconcile();
         }
@@ -171,31 +171,37 @@ impl Agent {
         Ok(())
     }
 
-    fn reload(&mut self, outcome: anyhow::Result<Config>) {
+    fn reload(&mut self, outcome: anyhow::Result<Config>, watcher: &mut reload::Watcher) {
         let applied = outcome.and_then(|config| {
-            self.report.pods.apply(&config.pods)?;
-            Ok(config)
+            let applied = self.report.pods.apply(&config.pods);
+            if applied.as_ref().is_err_and(PodError::may_pass) {
+                watcher.try_again();
+            }
+            Ok(applied.map(|()| config)?)
         });
-        let error = match applied {
+        let mut config_error = self
+            .report
+            .config_error
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match applied {
             Ok(config) => {
                 tracing::info!(
                     "applied the changed configuration: {} pods",
                     config.pods.len()
                 );
                 self.config = config;
-                None
+                *config_error = None;
             }
             Err(error) => {
                 let line = one_line(&error);
-                tracing::error!("the changed configuration is not applied: {line}");
-                Some(line)
+                // Not once per look.
+                if config_error.as_ref() != Some(&line) {
+                    tracing::error!("the changed configuration is not applied: {line}");
+                }
+                *config_error = Some(line);
             }
-        };
-        *self
-            .report
-            .config_error
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = error;
+        }
     }
 
     /// Drains and leaves nothing behind. A second signal cuts the draining short.
