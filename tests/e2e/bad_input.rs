@@ -133,6 +133,16 @@ fn a_namespace_that_is_none_is_named() {
 }
 
 #[test]
+fn a_fifo_for_a_namespace_is_named() {
+    scenario(|node| {
+        let fifo = node.dir().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
+        let config = node.config().pod_at("other", &fifo, &[]);
+        refused(node, &config, &["other", "fifo", "not a network namespace"])
+    });
+}
+
+#[test]
 fn one_namespace_under_two_names_is_refused_however_it_is_spelt() {
     scenario(|node| {
         let pod = node.pod("client", CLIENT, None)?;
@@ -188,15 +198,6 @@ fn a_port_taken_inside_the_pod_is_named_with_the_pod() {
             &["client", "15001"],
         )?;
         ensure_not_entered(&free)
-    });
-}
-
-#[test]
-fn a_pod_whose_loopback_is_down_is_named() {
-    scenario(|node| {
-        let pod = node.pod("client", CLIENT, None)?;
-        pod.ip("link set lo down")?;
-        refused(node, &node.config().pod(&pod), &["client", "lo"])
     });
 }
 

@@ -16,6 +16,7 @@ mod one_agent;
 mod original_dst;
 mod peers;
 mod pods_come_and_go;
+mod redirectable;
 mod reload;
 mod shutdown;
 mod stage;

@@ -145,3 +145,79 @@ fn a_broken_change_changes_nothing_and_the_next_good_one_is_applied() {
         agent.wait_idle()
     });
 }
+
+/// More than the kernel half has room for.
+fn too_many_exclusions() -> String {
+    let ports: Vec<_> = (1..=65535_u32).map(|port| port.to_string()).collect();
+    format!("excludePorts: [{}]", ports.join(", "))
+}
+
+#[test]
+fn a_change_that_the_kernel_half_has_no_room_for_changes_nothing() {
+    scenario(|node| {
+        let stage = Stage::new(node)?;
+        let (first, second) = (&stage.first, &stage.second);
+        let third = node.pod("third", "10.77.0.4", None)?;
+        let small = node.config().pod(first).pod(second);
+        let agent = node.agent(&small)?;
+        let ports = too_many_exclusions();
+        let lines = [ports.as_str(), "excludeCidrs: [10.1.0.0/16, 10.2.0.0/16]"];
+        for large in [
+            // A pod that is enrolled, before and after one that is fine; and one that is not.
+            node.config().pod_with(first, &lines).pod(second),
+            node.config().pod(first).pod_with(second, &lines),
+            small.clone().pod_with(&third, &lines),
+        ] {
+            agent.rewrite_config(&large.to_yaml())?;
+            wait_until(BOUND, "the change to be refused", || {
+                let error = agent.status()?["configError"].clone();
+                Ok(error
+                    .as_str()
+                    .is_some_and(|line| line.contains("exclusions")))
+            })?;
+            for pod in [first, second] {
+                ensure!(agent.pod_state(pod.name())?.as_deref() == Some("enrolled"));
+                ensure!(is_captured(&agent, pod, 7001)?, "{}", pod.name());
+            }
+            ensure!(agent.pod_state("third")?.is_none() && !is_captured(&agent, &third, 7001)?);
+            let mut probe = third.spawn(["sleep", "60"])?;
+            ensure!(
+                !proc_net_listens(probe.pid(), 15001),
+                "somebody listens in the pod that was refused"
+            );
+            probe.kill()?;
+            let left = agent.map_dump("exclusions")?.len();
+            ensure!(left == 0, "{left} exclusions are left behind");
+            agent.rewrite_config(&small.to_yaml())?;
+            wait_until(BOUND, "the good change to be applied", || {
+                Ok(agent.status()?["configError"].is_null())
+            })?;
+        }
+        agent.rewrite_config(&small.pod_with(&third, &["excludePorts: [7002]"]).to_yaml())?;
+        agent.wait_pod_state("third", "enrolled")?;
+        ensure!(is_captured(&agent, &third, 7001)? && !is_captured(&agent, &third, 7002)?);
+        agent.wait_idle()
+    });
+}
+
+#[test]
+fn a_change_that_failed_is_tried_again_when_its_reason_passed() {
+    scenario(|node| {
+        let stage = Stage::new(node)?;
+        let (first, second) = (&stage.first, &stage.second);
+        let agent = node.agent(&node.config().pod(first))?;
+        let taker = second
+            .spawn_python("original_dst.py", ["15001"])?
+            .listening(15001)?;
+        agent.rewrite_config(&node.config().pod(first).pod(second).to_yaml())?;
+        wait_until(BOUND, "the change to be refused", || {
+            Ok(agent.status()?["configError"].is_string())
+        })?;
+        drop(taker);
+        agent.wait_pod_state("second", "enrolled")?;
+        ensure!(agent.status()?["configError"].is_null());
+        ensure!(is_captured(&agent, second, 7001)?);
+        ensure!(agent.log()?.matches("is not applied").count() == 1);
+        agent.wait_idle()
+    });
+}

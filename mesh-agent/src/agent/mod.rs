@@ -24,7 +24,7 @@ use crate::{
     config::{self, CgroupPath, Config, MetricsAddress},
     kernel::{Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log},
     one_line::one_line,
-    pods::{self, PodSet},
+    pods::{self, PodError, PodSet},
 };
 use event_log::log_events;
 use place::Place;
@@ -167,38 +167,44 @@ impl Agent {
                 () = signals.received() => break,
             };
             if let Some(outcome) = outcome {
-                self.reload(outcome);
+                self.reload(outcome, &mut watcher);
             }
             self.report.pods.reconcile();
         }
         self.stop(&mut signals).await
     }
 
-    fn reload(&mut self, outcome: anyhow::Result<Config>) {
+    fn reload(&mut self, outcome: anyhow::Result<Config>, watcher: &mut reload::Watcher) {
         let applied = outcome.and_then(|config| {
-            self.report.pods.apply(&config.pods)?;
-            Ok(config)
+            let applied = self.report.pods.apply(&config.pods);
+            if applied.as_ref().is_err_and(PodError::may_pass) {
+                watcher.try_again();
+            }
+            Ok(applied.map(|()| config)?)
         });
-        let error = match applied {
+        let mut config_error = self
+            .report
+            .config_error
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match applied {
             Ok(config) => {
                 tracing::info!(
                     "applied the changed configuration: {} pods",
                     config.pods.len()
                 );
                 self.config = config;
-                None
+                *config_error = None;
             }
             Err(error) => {
                 let line = one_line(&error);
-                tracing::error!("the changed configuration is not applied: {line}");
-                Some(line)
+                // Not once per look.
+                if config_error.as_ref() != Some(&line) {
+                    tracing::error!("the changed configuration is not applied: {line}");
+                }
+                *config_error = Some(line);
             }
-        };
-        *self
-            .report
-            .config_error
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = error;
+        }
     }
 
     /// Drains and leaves nothing behind. A second signal cuts the draining short.

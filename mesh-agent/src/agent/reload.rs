@@ -14,7 +14,7 @@ use notify::{
 };
 use tokio::sync::mpsc;
 
-use crate::config::{self, Config, Pod};
+use crate::config::{self, Config, Loaded, Pod};
 
 /// Look at least this often: not every filesystem tells (/proc, some network filesystems).
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -30,6 +30,8 @@ pub struct Watcher {
     config_path: PathBuf,
     /// The file's bytes that were last acted upon.
     seen: Option<Vec<u8>>,
+    /// Whether it may be applied later as it is.
+    pending: bool,
     directories: HashSet<PathBuf>,
     notifier: Option<RecommendedWatcher>,
     changes: mpsc::Receiver<()>,
@@ -51,6 +53,7 @@ impl Watcher {
         Self {
             config_path: config_path.into(),
             seen: fs::read(config_path).ok(),
+            pending: false,
             directories: HashSet::new(),
             notifier,
             changes,
@@ -91,22 +94,34 @@ impl Watcher {
         while self.changes.try_recv().is_ok() {}
     }
 
-    /// The new configuration, if the file changed; `None` if it did not. Takes as long as somebody
-    /// writes the file; cancelling it forgets nothing.
+    /// The file as it is could not be applied, for a reason that may pass.
+    pub const fn try_again(&mut self) {
+        self.pending = true;
+    }
+
+    /// The new configuration, if the file changed or is to be tried again; `None` if not.
+    /// Takes as long as somebody writes the file; cancelling it forgets nothing.
     pub async fn read_config(&mut self, running: &Config) -> Option<anyhow::Result<Config>> {
         // Editors replace files by removing them first; what runs goes on.
         let Ok(bytes) = self.settled().await else {
             return None;
         };
-        if self.seen.as_ref() == Some(&bytes) {
+        let changed = self.seen.as_ref() != Some(&bytes);
+        if !changed && !self.pending {
             return None;
         }
+        self.pending = false;
         let outcome = self.check(&bytes, running);
         self.seen = Some(bytes);
-        Some(outcome)
+        if changed && let Ok(loaded) = &outcome {
+            for warning in &loaded.warnings {
+                tracing::warn!("{warning}");
+            }
+        }
+        Some(outcome.map(|loaded| loaded.config))
     }
 
-    fn check(&self, bytes: &[u8], running: &Config) -> anyhow::Result<Config> {
+    fn check(&self, bytes: &[u8], running: &Config) -> anyhow::Result<Loaded> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             bail!(
                 "{}: the file is empty; write `pods: []` to un-enrol every pod",
@@ -122,10 +137,7 @@ impl Watcher {
                 restart.join(", ")
             );
         }
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(loaded.config)
+        Ok(loaded)
     }
 
     /// The file's bytes, once nobody is writing them any more.

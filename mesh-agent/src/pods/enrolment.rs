@@ -1,17 +1,22 @@
 //! One enrolled pod: the agent's sockets inside it and its entry in the kernel half.
 
-use std::{net::TcpListener, sync::Arc};
+use std::sync::Arc;
 
 use mesh_common::{
     ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, OUTBOUND_PORT, Pod as KernelPod, capture, pod_flags,
 };
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
-use super::{Netns, PodError, listener};
+use super::{
+    Netns, PodError,
+    exclusions::Exclusions,
+    listener::{self, Listeners, Opened},
+    serving::Serving,
+};
 use crate::{
     config::{OnAgentDown, Pod, Proxy},
     kernel::{Cgroup, KernelError, Maps},
-    proxy::{Connections, serve},
+    proxy::Connections,
 };
 
 /// An enrolled pod.
@@ -19,90 +24,127 @@ use crate::{
 pub(super) struct Enrolment {
     pub netns: Arc<Netns>,
     pub connections: Arc<Connections>,
-    pod: Pod,
+    pod: Arc<Pod>,
     kernel: KernelPod,
-    tasks: Vec<JoinHandle<()>>,
+    /// Whether its proxy cannot be reached, so that `kernel` is not what the kernel half has.
+    unreachable: bool,
+    serving: Serving,
+    exclusions: Exclusions,
 }
 
-/// What a pod needs before it can be enrolled; all that can fail has happened.
+/// All that a pod needs before it can be enrolled, or enrolled differently. Dropped, it was nothing.
 #[derive(Debug)]
 pub(super) struct Ready {
-    listeners: Vec<TcpListener>,
-    kernel: KernelPod,
+    pub netns: Arc<Netns>,
+    pub pod: Arc<Pod>,
+    pub kernel: KernelPod,
+    opened: Opened,
+    exclusions: Exclusions,
 }
 
 impl Ready {
-    /// Listens in the pod, unless it has a proxy of its own or `listens` already.
-    pub fn new(pod: &Pod, netns: &Netns, listens: bool, maps: &Maps) -> Result<Self, PodError> {
-        let kernel = kernel_pod(pod)?;
-        let listeners = if pod.proxy == Proxy::Agent && !listens {
-            listener::open(netns, maps).map_err(|source| PodError::Listen {
-                pod: pod.name.clone(),
-                source,
-            })?
-        } else {
-            Vec::new()
-        };
-        Ok(Self { listeners, kernel })
+    /// Opens what is missing of a pod that is enrolled as `enrolment`, if it is.
+    pub fn new(
+        pod: &Arc<Pod>,
+        netns: Arc<Netns>,
+        enrolment: Option<&Enrolment>,
+        exclusions_id: u32,
+        maps: &Arc<Maps>,
+    ) -> Result<Self, PodError> {
+        let mut kernel = kernel_pod(pod)?;
+        let missing = enrolment.map_or_else(
+            || Serving::default().missing(),
+            |enrolment| enrolment.serving.missing(),
+        );
+        let opened = open(pod, &netns, missing, maps)?;
+        let exclusions = Exclusions::add(maps, exclusions_id, pod)
+            .map_err(|source| kernel_error(pod, source))?;
+        kernel.exclusions_id = exclusions.id();
+        Ok(Self {
+            netns,
+            pod: Arc::clone(pod),
+            kernel,
+            opened,
+            exclusions,
+        })
     }
 }
 
 impl Enrolment {
-    /// Serves the listeners, then tells the kernel half.
-    pub fn new(
-        pod: &Pod,
-        netns: Arc<Netns>,
-        ready: Ready,
-        exclusions_id: u32,
-        maps: &Arc<Maps>,
-    ) -> Result<Self, PodError> {
+    /// Serves a pod that the kernel half redirects already.
+    pub fn new(ready: Ready, maps: &Arc<Maps>) -> Self {
         let mut enrolment = Self {
-            netns,
+            netns: ready.netns,
             connections: Arc::default(),
-            pod: pod.clone(),
-            kernel: KernelPod {
-                exclusions_id,
-                ..ready.kernel
-            },
-            tasks: Vec::new(),
+            pod: ready.pod,
+            kernel: ready.kernel,
+            unreachable: false,
+            serving: Serving::default(),
+            exclusions: ready.exclusions,
         };
-        enrolment.serve(ready.listeners, maps)?;
-        enrolment.tell_kernel(maps)?;
-        Ok(enrolment)
-    }
-
-    /// Whether the agent listens in the pod.
-    pub fn listens(&self) -> bool {
-        !self.tasks.is_empty()
+        enrolment.serve(ready.opened, maps);
+        enrolment
     }
 
     /// Whether this is how the pod is enrolled now.
     pub fn is(&self, pod: &Pod) -> bool {
-        self.pod == *pod
+        *self.pod == *pod
     }
 
-    /// Changes how the pod is enrolled, without a moment un-enrolled: the new exclusions are there
-    /// before the kernel half uses them, and listeners close only after it stopped.
-    pub fn update(
-        &mut self,
-        pod: &Pod,
-        ready: Ready,
-        exclusions_id: u32,
-        maps: &Arc<Maps>,
-    ) -> Result<(), PodError> {
-        self.serve(ready.listeners, maps)?;
-        let old_pod = std::mem::replace(&mut self.pod, pod.clone());
-        let old_id = self.kernel.exclusions_id;
-        self.kernel = KernelPod {
-            exclusions_id,
-            ..ready.kernel
-        };
-        self.tell_kernel(maps)?;
-        if pod.proxy != Proxy::Agent {
-            self.stop_listening();
+    /// Its entry in the kernel half.
+    pub fn entry(&self) -> KernelPod {
+        if self.unreachable {
+            // Nobody listens on port 0: what the pod chose for when the agent is down holds.
+            KernelPod {
+                proxy_port: 0,
+                ..self.kernel
+            }
+        } else {
+            self.kernel
         }
-        maps.remove_exclusions(old_id, &old_pod.exclude_cidrs, &old_pod.exclude_ports)
-            .map_err(|source| self.kernel_error(source))
+    }
+
+    /// Follows the kernel half, which has the changed entry already: until now both the old
+    /// exclusions and the old listeners were there.
+    pub fn update(&mut self, ready: Ready, maps: &Arc<Maps>) {
+        self.pod = ready.pod;
+        self.kernel = ready.kernel;
+        self.unreachable = false;
+        self.exclusions = ready.exclusions;
+        if self.pod.proxy == Proxy::Agent {
+            self.serve(ready.opened, maps);
+        } else {
+            tokio::spawn(super::serving::ended(self.stop_listening()));
+        }
+    }
+
+    /// Sees whether the pod can still be redirected, and opens listeners that are missing. A pod
+    /// may take its loopback interface down, destroy the agent's listener or get IPv6 at any time.
+    pub fn look(&mut self, maps: &Arc<Maps>) -> Result<(), PodError> {
+        let missing = self.serving.missing();
+        let opened = open(&self.pod, &self.netns, missing, maps);
+        let unreachable = opened.as_ref().is_err_and(PodError::is_not_there_yet);
+        if let Ok(opened) = opened.as_ref() {
+            for listener in opened.iter() {
+                tracing::warn!(
+                    "pod {}: opened the missing listener on {}",
+                    self.pod.name,
+                    listener
+                        .local_addr()
+                        .map_or_else(|error| error.to_string(), |address| address.to_string())
+                );
+            }
+        }
+        let looked = opened.map(|opened| self.serve(opened, maps));
+        if unreachable != self.unreachable {
+            self.unreachable = unreachable;
+            if let Err(source) = maps.set_pod(self.netns.cookie(), &self.entry()) {
+                // Tried again on the next look.
+                self.unreachable = !unreachable;
+                return Err(kernel_error(&self.pod, source));
+            }
+        }
+        looked
     }
 
     /// Captures no new connection; those under way still find the agent.
@@ -116,50 +158,45 @@ impl Enrolment {
         )
     }
 
-    /// Un-enrols the pod, then closes its listeners. Its connections go on.
-    pub fn remove(mut self, maps: &Maps) -> Result<Arc<Connections>, KernelError> {
+    /// Closes the listeners once what is queued there is accepted: the tasks that do so.
+    pub fn stop_listening(&mut self) -> JoinSet<()> {
+        std::mem::take(&mut self.serving).stop()
+    }
+
+    /// Un-enrols the pod. Its connections go on.
+    pub fn remove(mut self, maps: &Maps) -> Result<(JoinSet<()>, Arc<Connections>), KernelError> {
         maps.remove_pod(self.netns.cookie())?;
-        self.stop_listening();
-        let id = self.kernel.exclusions_id;
-        maps.remove_exclusions(id, &self.pod.exclude_cidrs, &self.pod.exclude_ports)?;
-        Ok(self.connections)
+        Ok((self.stop_listening(), self.connections))
     }
 
-    fn serve(&mut self, listeners: Vec<TcpListener>, maps: &Arc<Maps>) -> Result<(), PodError> {
-        for listener in listeners {
-            let listener =
-                tokio::net::TcpListener::from_std(listener).map_err(|source| PodError::Listen {
-                    pod: self.pod.name.clone(),
-                    source: source.into(),
-                })?;
-            self.tasks.push(tokio::spawn(serve(
-                listener,
-                Arc::clone(&self.netns),
-                Arc::clone(maps),
-                Arc::clone(&self.connections),
-            )));
-        }
-        Ok(())
+    fn serve(&mut self, opened: Opened, maps: &Arc<Maps>) {
+        self.serving
+            .add(opened, &self.netns, maps, &self.connections);
     }
+}
 
-    fn stop_listening(&mut self) {
-        for task in self.tasks.drain(..) {
-            task.abort();
-        }
-    }
+/// Opens the `missing` listeners, unless the pod has a proxy of its own.
+fn open(
+    pod: &Pod,
+    netns: &Netns,
+    missing: Listeners<bool>,
+    maps: &Maps,
+) -> Result<Opened, PodError> {
+    let wanted = if pod.proxy == Proxy::Agent {
+        missing
+    } else {
+        Listeners::default()
+    };
+    listener::open(netns, &wanted, maps).map_err(|source| PodError::Listen {
+        pod: pod.name.clone(),
+        source,
+    })
+}
 
-    fn tell_kernel(&self, maps: &Maps) -> Result<(), PodError> {
-        let id = self.kernel.exclusions_id;
-        maps.add_exclusions(id, &self.pod.exclude_cidrs, &self.pod.exclude_ports)
-            .and_then(|()| maps.set_pod(self.netns.cookie(), &self.kernel))
-            .map_err(|source| self.kernel_error(source))
-    }
-
-    fn kernel_error(&self, source: KernelError) -> PodError {
-        PodError::Kernel {
-            pod: self.pod.name.clone(),
-            source,
-        }
+pub(super) fn kernel_error(pod: &Pod, source: KernelError) -> PodError {
+    PodError::Kernel {
+        pod: pod.name.clone(),
+        source,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::{NetnsError, listener::ListenError};
+use super::{ListenError, NetnsError};
 use crate::kernel::KernelError;
 
 /// Why a pod cannot be enrolled.
@@ -59,13 +59,22 @@ pub enum PodError {
 
 impl PodError {
     /// Whether the pod may still come: nothing is wrong with it yet.
-    pub const fn is_missing(&self) -> bool {
+    pub const fn is_not_there_yet(&self) -> bool {
         matches!(
             self,
             Self::Netns {
                 source: NetnsError::Missing(_),
                 ..
+            } | Self::Listen {
+                source: ListenError::Loopback(_),
+                ..
             }
         )
+    }
+
+    /// Whether it may pass without a change of the configuration. The kernel half's maps do not
+    /// grow.
+    pub const fn may_pass(&self) -> bool {
+        !matches!(self, Self::Kernel { .. })
     }
 }

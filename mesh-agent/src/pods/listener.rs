@@ -7,12 +7,12 @@ use std::{
 };
 
 use mesh_common::{OUTBOUND_PORT, SocketRole};
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
+use tokio::net::TcpListener;
 
 use super::{
-    Netns,
+    Netns, loopback,
     socket_options::{disable_fast_open, reset_on_close},
 };
 use crate::kernel::Maps;
@@ -32,32 +32,50 @@ pub enum ListenError {
         /// The port.
         port: u16,
     },
-    /// The loopback interface is down, so nothing can be redirected to it.
-    #[error("the pod's loopback interface is down; bring it up: ip -n NAME link set lo up")]
-    LoopbackDown,
+    /// Nothing can be redirected to the loopback interface (yet).
+    #[error("{}", loopback_advice(*.0))]
+    Loopback(loopback::LoopbackFault),
     /// The kernel said no.
     #[error("cannot listen inside the pod: {0}")]
     System(#[from] io::Error),
 }
 
-/// Opens the outbound listeners: IPv4 always, IPv6 where the pod has it.
-pub fn open(netns: &Netns, maps: &Maps) -> Result<Vec<std::net::TcpListener>, ListenError> {
-    let sockets = netns.enter(|| {
-        if !loopback_is_up()? {
-            return Ok(None);
+/// Outbound listeners, or which of them.
+#[derive(Debug, Default)]
+pub(super) struct Listeners<T> {
+    pub ipv4: T,
+    /// Only where the pod has IPv6.
+    pub ipv6: T,
+}
+
+/// Opened listeners.
+pub(super) type Opened = Listeners<Option<TcpListener>>;
+
+impl Opened {
+    /// Those that were opened.
+    pub fn iter(&self) -> impl Iterator<Item = &TcpListener> {
+        self.ipv4.iter().chain(&self.ipv6)
+    }
+}
+
+/// Opens those listeners that are `wanted`, once the pod's loopback interface can be used. One for
+/// IPv6 only where the pod has it.
+pub(super) fn open(
+    netns: &Netns,
+    wanted: &Listeners<bool>,
+    maps: &Maps,
+) -> Result<Opened, ListenError> {
+    let opened = netns.enter(|| {
+        if let Some(fault) = loopback::fault()? {
+            return Ok(Err(ListenError::Loopback(fault)));
         }
-        let ipv4 = listen_ipv4()?;
-        let ipv6 = listen_ipv6()?;
-        Ok(Some(
-            [Some(ipv4), ipv6]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<Socket>>(),
-        ))
+        Ok(Ok(Listeners {
+            ipv4: wanted.ipv4.then(listen_ipv4).transpose()?,
+            ipv6: wanted.ipv6.then(listen_ipv6).transpose()?.flatten(),
+        }))
     });
-    let sockets = match sockets {
-        Ok(Some(sockets)) => sockets,
-        Ok(None) => return Err(ListenError::LoopbackDown),
+    let sockets = match opened {
+        Ok(sockets) => sockets?,
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             return Err(ListenError::PortTaken {
                 port: OUTBOUND_PORT,
@@ -65,18 +83,30 @@ pub fn open(netns: &Netns, maps: &Maps) -> Result<Vec<std::net::TcpListener>, Li
         }
         Err(error) => return Err(error.into()),
     };
-    for socket in &sockets {
-        maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
-    }
-    Ok(sockets.into_iter().map(Into::into).collect())
+    let served = |socket: Option<Socket>| {
+        socket
+            .map(|socket| {
+                maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
+                TcpListener::from_std(socket.into())
+            })
+            .transpose()
+    };
+    Ok(Listeners {
+        ipv4: served(sockets.ipv4)?,
+        ipv6: served(sockets.ipv6)?,
+    })
 }
 
-/// A namespace fresh from `ip netns add` has lo down. Trying an address of it would not tell: then
-/// it goes the way of the default route.
-fn loopback_is_up() -> io::Result<bool> {
-    Ok(getifaddrs()?.any(|interface| {
-        interface.interface_name == "lo" && interface.flags.contains(InterfaceFlags::IFF_UP)
-    }))
+const fn loopback_advice(fault: loopback::LoopbackFault) -> &'static str {
+    match fault {
+        loopback::LoopbackFault::Down => {
+            "the pod's loopback interface lo is down; bring it up: ip -n NAME link set lo up"
+        }
+        loopback::LoopbackFault::Addresses => {
+            "the pod's loopback interface lo does not have all of 127.0.0.0/8, which connections \
+             are redirected to; add it: ip -n NAME addr add 127.0.0.1/8 dev lo"
+        }
+    }
 }
 
 /// Each destination has a loopback address of its own (`mesh_common::token_address`), and a

@@ -1,14 +1,21 @@
 //! Which pods there are, their network namespaces, and the agent's sockets inside them.
 
+mod change;
 mod enrolment;
 mod error;
+mod exclusions;
 mod listener;
+mod loopback;
+mod member;
 mod netns;
+mod serving;
 mod set;
 mod socket_options;
 
 pub use error::PodError;
 pub use listener::ListenError;
+pub use loopback::LoopbackFault;
+pub use member::{PodReport, PodState};
 pub use netns::{Netns, NetnsError, NetnsIdentity, remember_own};
-pub use set::{PodReport, PodSet, PodState};
+pub use set::PodSet;
 pub use socket_options::{choose_port_at_connect, close_in_order, reset_on_close};

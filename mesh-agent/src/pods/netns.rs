@@ -1,9 +1,9 @@
 //! A pod's network namespace, and doing things inside it.
 
 use std::{
-    fs::{File, Metadata},
+    fs::{File, Metadata, OpenOptions},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::LazyLock,
 };
@@ -85,10 +85,15 @@ impl Netns {
             path: path.into(),
             source,
         };
-        let file = File::open(path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => NetnsError::Missing(path.into()),
-            _ => system(source),
-        })?;
+        // Opening a FIFO would wait for somebody to write to it.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => NetnsError::Missing(path.into()),
+                _ => system(source),
+            })?;
         let kind = fstatfs(&file)
             .map_err(|errno| system(errno.into()))?
             .filesystem_type();
