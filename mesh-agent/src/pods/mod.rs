@@ -18,4 +18,6 @@ pub use loopback::LoopbackFault;
 pub use member::{PodReport, PodState};
 pub use netns::{Netns, NetnsError, NetnsIdentity, remember_own};
 pub use set::PodSet;
-pub use socket_options::{choose_port_at_connect, close_in_order, reset_on_close};
+pub use socket_options::{
+    SendBuffer, choose_port_at_connect, close_in_order, reset_on_close, send_buffer,
+};
