@@ -64,8 +64,12 @@ fn another_cgroup_does_not_let_a_second_agent_to_the_same_pins() {
         let pod = node.pod("client", CLIENT, None)?;
         let socket = format!("adminSocket: {}", node.dir().join("second.sock").display());
         // Below, so that the second runs inside of it too.
-        let cgroup = format!("cgroup: {}", node.cgroup_leaf("agent")?.display());
-        second_goes(node, &pod, |config| config.agent(&socket).agent(&cgroup))
+        let leaf = node.cgroup_leaf("agent")?;
+        let cgroup = format!("cgroup: {}", leaf.display());
+        second_goes(node, &pod, |config| config.agent(&socket).agent(&cgroup))?;
+        let lock = lock_file(&leaf)?;
+        ensure!(!fs::exists(&lock)?, "the second left {lock}");
+        Ok(())
     });
 }
 
@@ -75,7 +79,7 @@ fn a_user_who_locks_what_all_can_open_keeps_no_agent_from_starting() {
         let pod = node.pod("client", CLIENT, None)?;
         let config = node.config().pod(&pod);
         let mut agent = node.agent(&config)?;
-        let lock = lock_file(node)?;
+        let lock = lock_file(node.cgroup())?;
         for path in [node.pin_path(), Path::new(&lock)] {
             let script = format!("flock --nonblock {} true", path.display());
             let finished = as_nobody(node, &script)?.finish(BOUND)?;
@@ -97,8 +101,8 @@ fn a_user_who_locks_what_all_can_open_keeps_no_agent_from_starting() {
     });
 }
 
-fn lock_file(node: &Node) -> Result<String> {
-    let id = fs::metadata(node.cgroup())?.ino();
+fn lock_file(cgroup: &Path) -> Result<String> {
+    let id = fs::metadata(cgroup)?.ino();
     Ok(format!("/run/mesh-agent/cgroup-{id}.lock"))
 }
 
@@ -115,7 +119,7 @@ fn as_nobody(node: &Node, script: &str) -> Result<Process> {
 #[test]
 fn an_agent_that_ends_leaves_no_lock_file() {
     scenario(|node| {
-        let lock = lock_file(node)?;
+        let lock = lock_file(node.cgroup())?;
         let pod = node.pod("client", CLIENT, None)?;
         let agent = node.agent(&node.config().pod(&pod))?;
         ensure!(fs::metadata(&lock)?.mode() & 0o777 == 0o600);

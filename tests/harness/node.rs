@@ -1,6 +1,7 @@
 //! A stand-in for one Linux node.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -49,6 +50,11 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        // Stays when an agent is killed, as most tests' agents are.
+        if let Ok(cgroup) = fs::metadata(self.cgroup.path()) {
+            let lock = format!("/run/mesh-agent/cgroup-{}.lock", cgroup.ino());
+            let _ended_properly = fs::remove_file(lock);
+        }
         if let Err(error) = self.cgroup.remove() {
             eprintln!("{}: {error:#}", self.id);
         }

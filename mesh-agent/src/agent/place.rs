@@ -22,19 +22,23 @@ const LOCK_DIRECTORY: &str = "/run/mesh-agent";
 /// kernel releases them however the agent ends.
 #[derive(Debug)]
 pub struct Place {
-    _cgroup: Flock<File>,
-    _pins: Flock<File>,
-    lock_file: PathBuf,
-    pin_path: PathBuf,
+    _cgroup: Held,
+    _pins: Held,
 }
 
-impl Drop for Place {
+/// A lock, and how to remove what it is on.
+#[derive(Debug)]
+struct Held {
+    _lock: Flock<File>,
+    path: PathBuf,
+    remove: fn(&Path) -> io::Result<()>,
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
-        // While the locks are held: whoever opened one of the two before will find, once it has the
-        // lock, that the path names it no longer.
-        let _gone_already = fs::remove_file(&self.lock_file);
-        // Stays if there are pins in it.
-        let _not_empty = fs::remove_dir(&self.pin_path);
+        // While the lock is held: whoever opened the path before will find, once it has the lock,
+        // that the path names it no longer. A directory with pins in it stays.
+        let _not_empty = (self.remove)(&self.path);
     }
 }
 
@@ -74,7 +78,7 @@ impl Place {
     /// Takes the place, or says who has it.
     pub fn take(cgroup: &Cgroup, pin_path: &Path) -> Result<Self, PlaceError> {
         let lock_file = lock_file(cgroup).map_err(PlaceError::LockDirectory)?;
-        let cgroup_lock = lock(&lock_file, open_lock_file)
+        let cgroup_lock = lock(&lock_file, open_lock_file, |path| fs::remove_file(path))
             .map_err(PlaceError::LockDirectory)?
             .map_err(|holder| PlaceError::Held {
                 what: "agent.cgroup",
@@ -87,7 +91,7 @@ impl Place {
             source,
         };
         require_bpffs(pin_path).map_err(on_pins)?;
-        let pins = lock(pin_path, open_pin_directory)
+        let pins = lock(pin_path, open_pin_directory, |path| fs::remove_dir(path))
             .map_err(on_pins)?
             .map_err(|holder| PlaceError::Held {
                 what: "agent.pinPath",
@@ -98,8 +102,6 @@ impl Place {
         Ok(Self {
             _cgroup: cgroup_lock,
             _pins: pins,
-            lock_file,
-            pin_path: pin_path.into(),
         })
     }
 }
@@ -162,11 +164,18 @@ fn require_bpffs(pin_path: &Path) -> io::Result<()> {
 fn lock(
     path: &Path,
     open: impl Fn(&Path) -> io::Result<File>,
-) -> io::Result<Result<Flock<File>, String>> {
+    remove: fn(&Path) -> io::Result<()>,
+) -> io::Result<Result<Held, String>> {
     loop {
         let file = open(path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) if is_at(&lock, path) => return Ok(Ok(lock)),
+            Ok(lock) if is_at(&lock, path) => {
+                return Ok(Ok(Held {
+                    _lock: lock,
+                    path: path.into(),
+                    remove,
+                }));
+            }
             // The agent that had it removed it just now.
             Ok(_) => {}
             Err((file, nix::Error::EWOULDBLOCK)) => {
@@ -228,14 +237,19 @@ mod tests {
             .open(path)
     }
 
+    fn remove(path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
     #[test]
-    fn a_lock_is_had_once_and_free_when_its_holder_is_gone() {
+    fn a_lock_is_had_once_and_leaves_nothing_when_its_holder_ends() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
-        let first = lock(&path, open).unwrap().unwrap();
-        lock(&path, open).unwrap().unwrap_err();
+        let first = lock(&path, open, remove).unwrap().unwrap();
+        lock(&path, open, remove).unwrap().unwrap_err();
         drop(first);
-        lock(&path, open).unwrap().unwrap();
+        assert!(!path.exists());
+        lock(&path, open, remove).unwrap().unwrap();
     }
 
     #[test]
@@ -243,14 +257,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let removed = std::cell::Cell::new(false);
-        let lock = lock(&path, |path| {
+        let open_late = |path: &Path| {
             let file = open(path)?;
             // As an agent does that ends between this one's open and its lock.
             if !removed.replace(true) {
                 fs::remove_file(path)?;
             }
             Ok(file)
-        });
-        assert!(is_at(&lock.unwrap().unwrap(), &path));
+        };
+        let _held = lock(&path, open_late, remove).unwrap().unwrap();
+        lock(&path, open, remove).unwrap().unwrap_err();
     }
 }
