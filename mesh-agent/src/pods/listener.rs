@@ -108,9 +108,10 @@ fn new_listener(domain: Domain) -> io::Result<Socket> {
     // An earlier agent's closed connections must not keep the port.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    // Both are inherited by accepted sockets, which saves calls for each. A proxy must not add
-    // Nagle's delay.
+    // These are inherited by accepted sockets, which saves calls for each. A proxy must not add
+    // Nagle's delay. An urgent byte would be lost unless it is read in its place.
     socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
     reset_on_close(&socket)?;
     Ok(socket)
 }
