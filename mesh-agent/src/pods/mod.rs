@@ -11,4 +11,6 @@ pub use error::PodError;
 pub use listener::ListenError;
 pub use netns::{Netns, NetnsError, NetnsIdentity, remember_own};
 pub use set::{PodReport, PodSet, PodState};
-pub use socket_options::{choose_port_at_connect, close_in_order, reset_on_close};
+pub use socket_options::{
+    SendBuffer, choose_port_at_connect, close_in_order, reset_on_close, send_buffer,
+};

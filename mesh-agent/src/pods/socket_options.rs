@@ -63,3 +63,39 @@ pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
 pub fn close_in_order(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(&socket.as_fd()).set_linger(None)
 }
+
+/// A socket's send buffer. Both counts are the kernel's own and include its overhead.
+#[derive(Clone, Copy, Debug)]
+pub struct SendBuffer {
+    /// Bytes it may hold.
+    pub size: u32,
+    /// Bytes it holds: written, and not acknowledged by the peer. 0 once the connection is gone.
+    pub queued: u32,
+}
+
+/// How full the send buffer of `socket` is (`SO_MEMINFO`, Linux 4.12).
+pub fn send_buffer(socket: &impl AsFd) -> io::Result<SendBuffer> {
+    /// `SK_MEMINFO_*` of include/uapi/linux/sock_diag.h.
+    const SIZE: usize = 3;
+    const QUEUED: usize = 5;
+    let mut info = [0_u32; 9];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: both pointers are live and the length is that of the value.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(SendBuffer {
+            size: info[SIZE],
+            queued: info[QUEUED],
+        })
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

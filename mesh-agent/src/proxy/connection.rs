@@ -6,25 +6,22 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use socket2::SockRef;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Notify, watch},
 };
 
-use super::{copy::copy_both_ways, given_up::given_up, upstream};
+use super::{copy::copy_both_ways, given_up::given_up, occasionally::Occasionally, upstream};
 use crate::{
     kernel::Maps,
     pods::{self, Netns},
 };
-
-/// How long to leave new connections waiting when the process has no descriptor left for them.
-const NO_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(20);
 
 /// An open connection.
 #[derive(Debug)]
@@ -61,7 +58,8 @@ pub struct ConnectionStatus {
 /// The open connections of a pod.
 #[derive(Debug)]
 pub struct Connections {
-    open: Mutex<HashMap<u64, Arc<Connection>>>,
+    open: AtomicUsize,
+    list: Mutex<HashMap<u64, Arc<Connection>>>,
     total: AtomicU64,
     failed: AtomicU64,
     idle: Notify,
@@ -71,7 +69,8 @@ pub struct Connections {
 impl Default for Connections {
     fn default() -> Self {
         Self {
-            open: Mutex::default(),
+            open: AtomicUsize::new(0),
+            list: Mutex::default(),
             total: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             idle: Notify::new(),
@@ -91,12 +90,12 @@ impl Connections {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open now.
+    /// Connections that are open now, those included that were accepted just now.
     pub fn open(&self) -> usize {
-        self.lock().len()
+        self.open.load(Ordering::Acquire)
     }
 
-    /// Every open connection.
+    /// Every open connection whose destination is known.
     pub fn list(&self) -> Vec<ConnectionStatus> {
         self.lock()
             .values()
@@ -128,92 +127,67 @@ impl Connections {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(self: &Arc<Self>, connection: Connection) -> Entry {
+    /// Counts a connection. To be called with nothing awaited since it was accepted: between
+    /// accept and its task's first turn it must not be overlooked by [`Connections::drained`].
+    pub(super) fn begin(self: &Arc<Self>) -> Open {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        Open(Arc::clone(self))
+    }
+
+    fn add(&self, connection: Connection) -> Entry<'_> {
         let id = self.total.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(connection);
         self.lock().insert(id, Arc::clone(&connection));
         Entry {
-            connections: Arc::clone(self),
+            connections: self,
             connection,
             id,
         }
     }
 }
 
+/// A connection that counts as open, until dropped.
+#[derive(Debug)]
+pub(super) struct Open(Arc<Connections>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
 /// Membership in the list; ends when the connection does, however it does.
-struct Entry {
-    connections: Arc<Connections>,
+struct Entry<'a> {
+    connections: &'a Connections,
     connection: Arc<Connection>,
     id: u64,
 }
 
-impl Drop for Entry {
+impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        let mut open = self.connections.lock();
-        open.remove(&self.id);
-        if open.is_empty() {
+        let mut list = self.connections.lock();
+        list.remove(&self.id);
+        if list.is_empty() {
             // A burst of connections must not leave its table behind.
-            open.shrink_to(64);
-            self.connections.idle.notify_waiters();
+            list.shrink_to(64);
         }
     }
 }
 
-/// Accepts and forwards connections in one pod, until dropped.
-pub async fn serve(
-    listener: TcpListener,
-    netns: Arc<Netns>,
-    maps: Arc<Maps>,
-    connections: Arc<Connections>,
-) {
-    let mut out_of_descriptors = false;
-    loop {
-        match listener.accept().await {
-            Ok((client, peer)) => {
-                out_of_descriptors = false;
-                let (netns, maps, connections) = (
-                    Arc::clone(&netns),
-                    Arc::clone(&maps),
-                    Arc::clone(&connections),
-                );
-                tokio::spawn(
-                    async move { forward(client, peer, &netns, &maps, &connections).await },
-                );
-            }
-            Err(error) if is_out_of_descriptors(&error) => {
-                if !out_of_descriptors {
-                    tracing::error!(
-                        "pod at {}: {error}; new connections wait; raise the agent's open-files \
-                         limit (2 descriptors per connection)",
-                        netns.path().display()
-                    );
-                }
-                out_of_descriptors = true;
-                tokio::time::sleep(NO_DESCRIPTORS_PAUSE).await;
-            }
-            // The connection died before it was accepted.
-            Err(_) => {}
-        }
-    }
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
-}
-
-async fn forward(
-    mut client: TcpStream,
+/// Carries one connection to its end.
+pub(super) async fn forward(
+    open: Open,
+    client: TcpStream,
     peer: SocketAddr,
     netns: &Netns,
     maps: &Maps,
-    connections: &Arc<Connections>,
 ) {
+    let connections = &*open.0;
     let Some((proxy, destination)) = original_destination(&client) else {
         tracing::debug!(
             "pod at {}: {peer} connected to the agent itself; reset",
@@ -231,16 +205,15 @@ async fn forward(
     });
     let carry = async {
         let connecting = upstream::connect(netns, maps, destination, bound_source(peer.ip()));
-        let connected = tokio::select! {
-            connected = connecting => connected,
-            () = given_up(&client) => Err(io::Error::other("the app gave up")),
+        let server = tokio::select! {
+            connected = connecting => connected.inspect_err(|error| {
+                connections.failed.fetch_add(1, Ordering::Relaxed);
+                log_failure(netns, destination, error);
+            })?,
+            () = given_up(&client) => return Ok(()),
         };
-        let mut server = connected.inspect_err(|error| {
-            connections.failed.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!("pod at {}: {destination}: {error}", netns.path().display());
-        })?;
         let Connection { sent, received, .. } = &*entry.connection;
-        copy_both_ways(&mut client, &mut server, sent, received).await?;
+        copy_both_ways(&client, &server, sent, received).await?;
         pods::close_in_order(&client)?;
         pods::close_in_order(&server)
     };
@@ -250,6 +223,21 @@ async fn forward(
     tokio::select! {
         _ended = carry => {}
         _aborted = abort.wait_for(|abort| *abort) => {}
+    }
+}
+
+/// A server that cannot be reached is the app's affair; a cause in this machine is the operator's.
+fn log_failure(netns: &Netns, destination: SocketAddr, error: &io::Error) {
+    static SAID: Occasionally = Occasionally::new();
+    let pod = netns.path().display();
+    if !upstream::is_local_cause(error) {
+        tracing::debug!("pod at {pod}: {destination}: {error}");
+    } else if SAID.now() {
+        tracing::warn!(
+            "pod at {pod}: cannot connect to {destination} because of this machine, and reset the \
+             app's connection: {error}; look at its limits (descriptors, memory, ports) and \
+             firewall rules"
+        );
     }
 }
 

@@ -1,120 +1,158 @@
-//! Copies bytes both ways between two TCP streams: with back-pressure, half-close passed on, and a
-//! reset on either side passed on as a reset.
+//! Copies bytes both ways between two TCP streams: half-close is passed on, and a reset of either
+//! side is passed on as a reset, after all that this side had sent.
 
 use std::{
-    cell::RefCell,
+    future::Future,
     io,
+    pin::{Pin, pin},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
+    io::Interest,
+    net::TcpStream,
+    time::{sleep, timeout},
 };
 
-/// Half of the bulk throughput's cost is per call: with 64 KiB a gigabyte takes some 10% more CPU
-/// time than with this (`cargo xtask bench --only bulk`). A direction whose reader stalls holds one.
-const BUFFER_SIZE: usize = 256 * 1024;
+use super::direction::{Broken, copy};
+use crate::pods;
 
-/// Idle buffers kept per thread.
-const POOL_SIZE: usize = 4;
+/// How long a reader may take nothing of the last words of a peer that is gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-thread_local! {
-    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+/// How often to look whether the last words have arrived: at first, and at most.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// Who is gone.
+enum Gone {
+    Client,
+    Server,
 }
 
-/// A buffer from this thread's pool. A connection holds one only while it has bytes in hand: idle
-/// connections cost no buffer.
-struct Buffer(Option<Box<[u8]>>);
-
-impl Buffer {
-    fn take() -> Self {
-        let pooled = POOL.with_borrow_mut(Vec::pop);
-        Self(Some(
-            pooled.unwrap_or_else(|| vec![0; BUFFER_SIZE].into_boxed_slice()),
-        ))
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        self.0.as_deref_mut().unwrap_or_default()
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if let Some(buffer) = self.0.take() {
-            POOL.with_borrow_mut(|pool| {
-                if pool.len() < POOL_SIZE {
-                    pool.push(buffer);
-                }
-            });
-        }
-    }
-}
-
-/// Copies until both directions have ended. An error means that one side is gone: the caller must
-/// reset the other.
+/// Copies until both directions have ended. An error means that one side is gone, and all that it
+/// had sent is with the other, or that one does not take it: the caller must reset the other.
 pub async fn copy_both_ways(
-    client: &mut TcpStream,
-    server: &mut TcpStream,
+    client: &TcpStream,
+    server: &TcpStream,
     sent: &AtomicU64,
     received: &AtomicU64,
 ) -> io::Result<()> {
-    let (client_read, client_write) = client.split();
-    let (server_read, server_write) = server.split();
-    let upload = copy(client_read, server_write, sent);
-    let download = copy(server_read, client_write, received);
-    tokio::pin!(upload, download);
-    // The end of one direction does not end the other. But nobody reads the ended side any more, so
-    // nobody would notice it being reset.
-    tokio::select! {
-        ended = &mut upload => {
-            let client_read = ended?;
-            tokio::select! {
-                ended = &mut download => ended.map(drop),
-                error = reset_by_peer(&client_read) => Err(error),
+    let mut upload = pin!(copy(client, server, sent));
+    let mut download = pin!(copy(server, client, received));
+    // Nobody would notice a reset of a side whose direction has ended, or whose bytes the other has
+    // no room for.
+    let mut client_reset = pin!(reset_by_peer(client));
+    let mut server_reset = pin!(reset_by_peer(server));
+    let (mut uploading, mut downloading) = (true, true);
+    // An error that a write returns is not shown to the next read, which then takes a reset for the
+    // end. The kernel's EPIPE says that the end had come before the reset.
+    let mut end_is_real = true;
+    let gone = loop {
+        tokio::select! {
+            biased;
+            ended = &mut upload, if uploading => {
+                uploading = false;
+                match ended {
+                    Ok(()) => pass_on_end(server),
+                    Err(Broken::Source) => break Gone::Client,
+                    Err(Broken::Target(error)) => {
+                        end_is_real = error.kind() == io::ErrorKind::BrokenPipe;
+                        break Gone::Server;
+                    }
+                }
             }
-        }
-        ended = &mut download => {
-            let server_read = ended?;
-            tokio::select! {
-                ended = &mut upload => ended.map(drop),
-                error = reset_by_peer(&server_read) => Err(error),
+            ended = &mut download, if downloading => {
+                downloading = false;
+                match ended {
+                    Ok(()) => pass_on_end(client),
+                    Err(Broken::Source) => break Gone::Server,
+                    Err(Broken::Target(error)) => {
+                        end_is_real = error.kind() == io::ErrorKind::BrokenPipe;
+                        break Gone::Client;
+                    }
+                }
             }
+            () = &mut client_reset => break Gone::Client,
+            () = &mut server_reset => break Gone::Server,
         }
+        if !uploading && !downloading {
+            return Ok(());
+        }
+    };
+    match gone {
+        Gone::Client => {
+            let rest = uploading.then_some(upload);
+            last_words(rest, server, sent, end_is_real).await;
+        }
+        Gone::Server => {
+            let rest = downloading.then_some(download);
+            last_words(rest, client, received, end_is_real).await;
+        }
+    }
+    Err(io::ErrorKind::ConnectionReset.into())
+}
+
+/// Delivers what the side that is gone had sent: what is still to be copied, if there is any, and
+/// what waits in `target`'s send buffer, which a reset would throw away.
+async fn last_words(
+    copying: Option<Pin<&mut impl Future<Output = Result<(), Broken>>>>,
+    target: &TcpStream,
+    copied: &AtomicU64,
+    end_is_real: bool,
+) {
+    if let Some(copying) = copying {
+        match while_it_moves(copying, || copied.load(Ordering::Relaxed)).await {
+            Some(Ok(())) if end_is_real => pass_on_end(target),
+            Some(Ok(()) | Err(Broken::Source)) => {}
+            Some(Err(Broken::Target(_))) | None => return,
+        }
+    }
+    let _given_up = while_it_moves(pin!(delivered(target)), || queued(target)).await;
+}
+
+/// Waits for `future` as long as `progress` changes; `None` if it does not for too long.
+async fn while_it_moves<T, P: PartialEq>(
+    mut future: Pin<&mut impl Future<Output = T>>,
+    progress: impl Fn() -> P,
+) -> Option<T> {
+    let mut before = progress();
+    loop {
+        if let Ok(output) = timeout(PATIENCE, future.as_mut()).await {
+            return Some(output);
+        }
+        let now = progress();
+        if now == before {
+            return None;
+        }
+        before = now;
     }
 }
 
-/// Copies one direction, passes its end on and gives the source back.
-async fn copy<'a>(
-    mut source: ReadHalf<'a>,
-    mut target: WriteHalf<'_>,
-    total: &AtomicU64,
-) -> io::Result<ReadHalf<'a>> {
-    loop {
-        source.readable().await?;
-        let mut buffer = Buffer::take();
-        let count = source.read(buffer.bytes()).await?;
-        if count == 0 {
-            break;
-        }
-        target.write_all(&buffer.bytes()[..count]).await?;
-        total.fetch_add(count as u64, Ordering::Relaxed);
+/// Resolves when the peer has acknowledged all that was written to it, or is gone.
+async fn delivered(stream: &TcpStream) {
+    let mut look = FIRST_LOOK;
+    while queued(stream) > 0 {
+        sleep(look).await;
+        look = (look * 2).min(LAST_LOOK);
     }
-    // A peer that is gone already shows when the other direction fails.
-    let _peer_gone = target.shutdown().await;
-    Ok(source)
+}
+
+fn queued(stream: &TcpStream) -> u32 {
+    pods::send_buffer(stream).map_or(0, |buffer| buffer.queued)
+}
+
+fn pass_on_end(target: &TcpStream) {
+    // A peer that is gone already shows as such.
+    let _peer_gone = SockRef::from(target).shutdown(std::net::Shutdown::Write);
 }
 
 /// Resolves when the peer has reset the connection.
-async fn reset_by_peer(stream: &ReadHalf<'_>) -> io::Error {
-    match stream.ready(Interest::ERROR).await {
-        Ok(_) => io::ErrorKind::ConnectionReset.into(),
-        Err(error) => error,
-    }
+async fn reset_by_peer(stream: &TcpStream) {
+    // An error is as good a sign.
+    let _error = stream.ready(Interest::ERROR).await;
 }
 
 #[cfg(test)]
@@ -128,7 +166,7 @@ mod tests {
         task::JoinHandle,
     };
 
-    use super::{AtomicU64, copy_both_ways, io};
+    use super::{AtomicU64, copy_both_ways, io, pods};
 
     const LONG_ENOUGH: Duration = Duration::from_secs(10);
 
@@ -141,11 +179,14 @@ mod tests {
 
     /// The app's end, the server's end, and what goes on in between.
     async fn joined() -> (TcpStream, TcpStream, JoinHandle<(io::Result<()>, u64, u64)>) {
-        let (app, mut client) = pair().await;
-        let (mut server, far_end) = pair().await;
+        let (app, client) = pair().await;
+        let (far_end, server) = pair().await;
+        for socket in [&client, &server] {
+            pods::reset_on_close(socket).unwrap();
+        }
         let copying = tokio::spawn(async move {
             let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-            let ended = copy_both_ways(&mut client, &mut server, &sent, &received).await;
+            let ended = copy_both_ways(&client, &server, &sent, &received).await;
             (
                 ended,
                 sent.load(Ordering::Relaxed),
@@ -238,5 +279,98 @@ mod tests {
         let (ended, _, received) = copying.await.unwrap();
         assert!(ended.is_err());
         assert_eq!(received, 10);
+    }
+
+    /// Waits until the peer's kernel has all that was written to `stream`.
+    async fn acknowledged(stream: &TcpStream) {
+        tokio::time::timeout(LONG_ENOUGH, super::delivered(stream))
+            .await
+            .unwrap();
+    }
+
+    /// Writes until there is no room anywhere on the way.
+    async fn fill(stream: &mut TcpStream) {
+        let block = vec![0; 1 << 16];
+        while tokio::time::timeout(Duration::from_millis(200), stream.write(&block))
+            .await
+            .is_ok()
+        {}
+    }
+
+    #[tokio::test]
+    async fn an_answer_arrives_though_the_server_closed_with_the_upload_unread() {
+        let (mut app, mut server, copying) = joined().await;
+        fill(&mut app).await;
+        server.read_exact(&mut [0; 1000]).await.unwrap();
+        server.write_all(&vec![7; 100_000]).await.unwrap();
+        acknowledged(&server).await;
+        // What it did not read makes the kernel reset the connection.
+        drop(server);
+        let (ended, _, received) = copying.await.unwrap();
+        assert!(ended.is_err());
+        assert_eq!(received, 100_000);
+        let mut answer = Vec::new();
+        let end = app.read_to_end(&mut answer).await;
+        assert_eq!(answer.len(), 100_000);
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn an_upload_arrives_though_the_client_reset_with_the_answer_unread() {
+        let (mut app, mut server, copying) = joined().await;
+        fill(&mut server).await;
+        app.write_all(&vec![7; 100_000]).await.unwrap();
+        acknowledged(&app).await;
+        drop(app);
+        let (ended, sent, _) = copying.await.unwrap();
+        assert!(ended.is_err());
+        assert_eq!(sent, 100_000);
+        let mut upload = Vec::new();
+        let end = server.read_to_end(&mut upload).await;
+        assert_eq!(upload.len(), 100_000);
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn all_that_was_acknowledged_before_a_reset_reaches_a_slow_reader() {
+        let (mut app, mut server, copying) = joined().await;
+        let block = vec![7; 1 << 16];
+        let mut written = 0;
+        while let Ok(count) =
+            tokio::time::timeout(Duration::from_millis(200), server.write(&block)).await
+        {
+            written += count.unwrap();
+        }
+        // Until the reader makes room for it all.
+        let reading = async {
+            let (mut total, mut buffer) = (0, vec![0; 1 << 20]);
+            loop {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                match app.read(&mut buffer).await {
+                    Ok(0) | Err(_) => return total,
+                    Ok(count) => total += count,
+                }
+            }
+        };
+        let resetting = async {
+            acknowledged(&server).await;
+            reset(server);
+        };
+        let (total, ()) = tokio::join!(reading, resetting);
+        assert_eq!(total, written);
+        assert!(copying.await.unwrap().0.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_passed_on_though_the_other_side_does_not_read() {
+        let (mut app, server, copying) = joined().await;
+        fill(&mut app).await;
+        reset(app);
+        let (ended, _, _) = tokio::time::timeout(LONG_ENOUGH, copying)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(ended.is_err());
+        drop(server);
     }
 }

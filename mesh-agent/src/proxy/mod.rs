@@ -1,8 +1,13 @@
 //! Moves bytes between the app and where it wanted to go.
 
+mod accept;
+mod capacity;
 mod connection;
 mod copy;
+mod direction;
 mod given_up;
+mod occasionally;
 mod upstream;
 
-pub use connection::{Connection, ConnectionStatus, Connections, serve};
+pub use accept::serve;
+pub use connection::{Connection, ConnectionStatus, Connections};

@@ -38,6 +38,8 @@ pub async fn connect(
     })?;
     maps.mark_socket(socket.as_fd(), SocketRole::Upstream)?;
     socket.set_tcp_nodelay(true)?;
+    // As the accepted sockets: an urgent byte stays in its place among the others.
+    socket.set_out_of_band_inline(true)?;
     pods::reset_on_close(&socket)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
@@ -52,4 +54,19 @@ pub async fn connect(
     TcpSocket::from_std_stream(socket.into())
         .connect(destination)
         .await
+}
+
+/// Whether connecting failed for a cause in this machine: the operator can end it, the app cannot.
+pub fn is_local_cause(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOMEM
+                | libc::ENOBUFS
+                | libc::EPERM
+                | libc::EADDRNOTAVAIL
+        )
+    )
 }
