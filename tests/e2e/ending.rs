@@ -128,6 +128,29 @@ fn a_server_that_resets_is_seen_as_a_reset_after_all_it_had_sent() {
 }
 
 #[test]
+fn an_early_answer_arrives_though_the_server_closed_with_the_upload_unread() {
+    scenario(|node| {
+        off_and_on(node, &["7001=early"], "redirected", 20, |stage| {
+            let outcome = case(stage, &["early-answer", &at(SERVER, 7001), "20"])?;
+            let whole = serde_json::json!(vec![100_000; 20]);
+            ensure!(outcome["received"] == whole, "{outcome}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn an_urgent_byte_arrives_in_its_place() {
+    scenario(|node| {
+        off_and_on(node, &["7001=urgent"], "redirected", 1, |stage| {
+            let outcome = case(stage, &["urgent-byte", &at(SERVER, 7001)])?;
+            ensure!(outcome["got"] == "ab!cd", "{outcome}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
 fn a_client_that_resets_is_seen_as_a_reset_by_the_server() {
     scenario(|node| {
         let seen = std::cell::Cell::new(0);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Config, Node, Pod, Process, Scenario, say, scenario};
+use mesh_tests::{Config, Node, Pod, Process, Scenario, say, scenario, wait_until};
 use serde_json::Value;
 
 use crate::peers::{CLIENT, SERVER, behaviours};
@@ -74,6 +74,78 @@ fn a_full_map_with_closed_refuses_connects_and_counts_them() {
             outcome["held"] == HELD - refused && outcome["lost"] == 0,
             "{outcome}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn without_descriptors_left_connections_wait_and_none_is_reset() {
+    scenario(|node| {
+        let server = node.pod("server", SERVER, None)?;
+        let client = node.pod("client", CLIENT, None)?;
+        let _server = behaviours(&server, &["7001=echo"])?;
+        let agent = node.agent(&node.config().pod(&client))?;
+        let pid = agent.pid().to_string();
+        // Room for 64 connections beside the agent's reserve.
+        let lowered = std::process::Command::new("prlimit")
+            .args(["--pid", &pid, "--nofile=256:256"])
+            .status()?;
+        ensure!(lowered.success(), "prlimit: {lowered}");
+        let outcome = client
+            .python("ending.py", ["crowded", &format!("{SERVER}:7001"), "300"])?
+            .json()?;
+        ensure!(
+            outcome["answered"] == 300 && outcome["first"] == 64,
+            "{outcome}"
+        );
+        let log = agent.log()?;
+        let said = log.matches("open-files limit").count();
+        ensure!((1..=3).contains(&said), "said {said} times:\n{log}");
+        agent.wait_idle()
+    });
+}
+
+#[test]
+fn three_hundred_readers_that_stall_cost_little_memory() {
+    scenario(|node| {
+        let server = node.pod("server", SERVER, None)?;
+        let client = node.pod("client", CLIENT, None)?;
+        let mut args = vec!["stalled".to_owned(), format!("{SERVER}:7001")];
+        args.push("300".to_owned());
+        let _server = behaviours(&server, &["7001=flood"])?;
+        let agent = node.agent(&node.config().pod(&client))?;
+        let before = agent.resident_bytes()?;
+        let mut readers = client.spawn_python("ending.py", args)?;
+        // Until nothing moves any more.
+        let moved = || -> Result<u64> {
+            let connections = agent.json("connections")?;
+            let connections = connections.as_array().context("no list")?;
+            let bytes = connections
+                .iter()
+                .filter_map(|connection| connection["bytesReceived"].as_u64());
+            Ok(if connections.len() < 300 {
+                0
+            } else {
+                bytes.sum()
+            })
+        };
+        let mut last = 0;
+        wait_until(Duration::from_mins(1), "the readers to stall", || {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = moved()?;
+            Ok(now > 0 && std::mem::replace(&mut last, now) == now)
+        })?;
+        let grown = agent.resident_bytes()?.saturating_sub(before);
+        readers.kill()?;
+        agent.wait_idle()?;
+        let kept = agent.resident_bytes()?.saturating_sub(before);
+        say(&format!(
+            "300 stalled readers: {} KiB, {} KiB after them",
+            grown / 1024,
+            kept / 1024
+        ));
+        // A direction holds what its reader had no room for, not a whole buffer of 256 KiB.
+        ensure!(grown < 45 << 20, "the agent grew by {grown} bytes");
         Ok(())
     });
 }

@@ -3,10 +3,13 @@
 Prints one JSON line for every connection that has ended, and how it ended.
 """
 
+import fcntl
 import hashlib
 import json
 import socket
+import struct
 import sys
+import termios
 import threading
 import time
 
@@ -73,6 +76,34 @@ def break_off(connection, *_):
     return {"bytes": 0}
 
 
+def early(connection, *_):
+    """Answers before it has read the request, and closes with the rest of that unread: a reset."""
+    connection.recv(1000)
+    connection.sendall(b"e" * 100_000)
+    # Only what the other side has acknowledged must arrive; the reset throws the rest away. It comes
+    # at once then: before a proxy can have passed on much.
+    while struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0]:
+        pass
+    return {"bytes": 1000}
+
+
+def urgent(connection, *_):
+    """Says what it got, the urgent byte where it was sent."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    got = b""
+    while chunk := connection.recv(1 << 16):
+        got += chunk
+    connection.sendall(got)
+    return {"bytes": len(got)}
+
+
+def flood(connection, *_):
+    """Sends much to a client that may not read."""
+    connection.recv(1)
+    connection.sendall(bytes(16 << 20))
+    return {"bytes": 1}
+
+
 def half_close(connection, *_):
     """Closes its own direction first and goes on reading."""
     connection.sendall(f"{NAME}\n".encode())
@@ -103,7 +134,7 @@ def trickle(connection, _, seconds):
 
 
 BEHAVIOURS = {f.__name__.replace("_", "-"): f
-              for f in (identity, once, echo, sink, swallow, stall, break_off, half_close, late, trickle)}
+              for f in (identity, once, echo, sink, swallow, stall, break_off, early, urgent, flood, half_close, late, trickle)}
 
 
 def serve(listener, behaviour, seconds):

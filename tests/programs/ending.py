@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import select
 import socket
 import sys
 import threading
@@ -70,6 +71,79 @@ def server_resets(target):
     except OSError as error:
         end = name_of(error)
     return {"answer": answer.decode(), "end": end}
+
+
+def early_answer(target, count):
+    """Uploads without end to a server that answers early: how much of every answer is received."""
+    received = []
+    for _ in range(int(count)):
+        connection = connect(target)
+        try:
+            while True:
+                connection.sendall(bytes(1 << 16))
+        except OSError:
+            pass
+        total = 0
+        try:
+            while chunk := connection.recv(1 << 16):
+                total += len(chunk)
+        except OSError:
+            pass
+        received.append(total)
+        connection.close()
+    return {"received": received}
+
+
+def urgent_byte(target):
+    connection = connect(target)
+    connection.sendall(b"ab")
+    connection.send(b"!", socket.MSG_OOB)
+    time.sleep(0.2)
+    connection.sendall(b"cd")
+    connection.shutdown(socket.SHUT_WR)
+    return {"got": read_to_end(connection).decode()}
+
+
+def stalled(target, count):
+    """Readers that do not read; holds them until it is told to end."""
+    connections = []
+    for _ in range(int(count)):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(parse(target)[1])
+        connection.sendall(b"x")
+        connections.append(connection)
+    print("started", file=sys.stderr, flush=True)
+    time.sleep(600)
+
+
+def crowded(target, count):
+    """Opens all, then sees how many answer, closes those, and so on until all have answered."""
+    left = []
+    for _ in range(int(count)):
+        connection = connect(target)
+        connection.sendall(b"?")
+        connection.setblocking(False)
+        left.append(connection)
+    first = answered = 0
+    deadline = time.monotonic() + 40
+    while left and time.monotonic() < deadline:
+        quiet = 0
+        done = []
+        # All that have room answer; those without stay quiet.
+        while quiet < 5:
+            ready = [c for c in select.select(left, [], [], 0.2)[0] if c not in done]
+            quiet = 0 if ready else quiet + 1
+            for connection in ready:
+                if connection.recv(1) != b"?":
+                    raise EOFError
+                done.append(connection)
+        first = first or len(done)
+        answered += len(done)
+        for connection in done:
+            left.remove(connection)
+            connection.close()
+    return {"first": first, "answered": answered}
 
 
 def client_resets(target):
@@ -159,6 +233,6 @@ def both_ways(target, size):
 
 
 CASES = {f.__name__.replace("_", "-"): f
-         for f in (refused, give_up, server_resets, client_resets, client_half_closes, server_half_closes, at_once, upload,
+         for f in (refused, give_up, server_resets, early_answer, urgent_byte, stalled, crowded, client_resets, client_half_closes, server_half_closes, at_once, upload,
                    slow_down, both_ways)}
 print(json.dumps(CASES[sys.argv[1]](*sys.argv[2:])))
