@@ -18,13 +18,16 @@ const SERVERS: u64 = 4;
 /// First of the kernel's ephemeral ports.
 const FIRST_PORT: u64 = 32_768;
 
-/// Files of the agent that are no connections, with room to spare.
-const SPARE_FILES: u64 = 300;
+/// The share of its file limit that the agent keeps for other things than connections.
+const RESERVED_SHARE: u64 = 16;
 
 /// How many connections to hold: `MESH_HOLD`, else as many as the agent's file limit allows with two files each.
 fn hold() -> Result<u64> {
     let wanted = env::var("MESH_HOLD").map_or(Ok(HOLD), |hold| hold.parse())?;
-    Ok(wanted.min((open_file_limit()? - SPARE_FILES - RATE / 10) / 2))
+    let limit = open_file_limit()?;
+    let room = (limit - limit / RESERVED_SHARE) / 2;
+    // Room for those that come and go.
+    Ok(wanted.min(room - RATE / 5))
 }
 
 fn churn_seconds() -> Result<u64> {

@@ -130,16 +130,23 @@ fn three_hundred_readers_that_stall_cost_little_memory() {
             })
         };
         let mut last = 0;
-        wait_until(Duration::from_secs(60), "the readers to stall", || {
+        wait_until(Duration::from_mins(1), "the readers to stall", || {
             std::thread::sleep(Duration::from_millis(500));
             let now = moved()?;
             Ok(now > 0 && std::mem::replace(&mut last, now) == now)
         })?;
         let grown = agent.resident_bytes()?.saturating_sub(before);
-        say(&format!("300 stalled readers: {} KiB", grown / 1024));
         readers.kill()?;
-        ensure!(grown < 20 << 20, "the agent grew by {grown} bytes");
-        agent.wait_idle()
+        agent.wait_idle()?;
+        let kept = agent.resident_bytes()?.saturating_sub(before);
+        say(&format!(
+            "300 stalled readers: {} KiB, {} KiB after them",
+            grown / 1024,
+            kept / 1024
+        ));
+        // A direction holds what its reader had no room for, not a whole buffer of 256 KiB.
+        ensure!(grown < 45 << 20, "the agent grew by {grown} bytes");
+        Ok(())
     });
 }
 

@@ -13,7 +13,7 @@ const PER_CONNECTION: u64 = 2;
 
 /// The share of the limit kept for the agent's own: listeners, namespaces, maps, admin clients, and
 /// one accepted connection waiting for each listener.
-const RESERVED_SHARE: u64 = 16;
+const RESERVED_SHARE: u64 = 80;
 const LEAST_RESERVED: u64 = 128;
 
 /// Sized at the first connection, when the limit has been raised as far as it goes.
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn two_descriptors_a_connection_and_some_in_reserve() {
         assert_eq!(connections(1024), 448);
-        assert_eq!(connections(20_000), 9_375);
+        assert_eq!(connections(20_000), 9_875);
         assert_eq!(connections(10), 1);
         assert_eq!(connections(u64::MAX), Semaphore::MAX_PERMITS);
     }

@@ -83,15 +83,13 @@ pub async fn copy_both_ways(
         }
     };
     match gone {
-        Gone::Client => last_words(uploading.then_some(upload), server, sent, end_is_real).await,
+        Gone::Client => {
+            let rest = uploading.then_some(upload);
+            last_words(rest, server, sent, end_is_real).await;
+        }
         Gone::Server => {
-            last_words(
-                downloading.then_some(download),
-                client,
-                received,
-                end_is_real,
-            )
-            .await
+            let rest = downloading.then_some(download);
+            last_words(rest, client, received, end_is_real).await;
         }
     }
     Err(io::ErrorKind::ConnectionReset.into())
@@ -292,7 +290,7 @@ mod tests {
 
     /// Writes until there is no room anywhere on the way.
     async fn fill(stream: &mut TcpStream) {
-        let block = [0; 1 << 16];
+        let block = vec![0; 1 << 16];
         while tokio::time::timeout(Duration::from_millis(200), stream.write(&block))
             .await
             .is_ok()
@@ -304,7 +302,7 @@ mod tests {
         let (mut app, mut server, copying) = joined().await;
         fill(&mut app).await;
         server.read_exact(&mut [0; 1000]).await.unwrap();
-        server.write_all(&[7; 100_000]).await.unwrap();
+        server.write_all(&vec![7; 100_000]).await.unwrap();
         acknowledged(&server).await;
         // What it did not read makes the kernel reset the connection.
         drop(server);
@@ -321,7 +319,7 @@ mod tests {
     async fn an_upload_arrives_though_the_client_reset_with_the_answer_unread() {
         let (mut app, mut server, copying) = joined().await;
         fill(&mut server).await;
-        app.write_all(&[7; 100_000]).await.unwrap();
+        app.write_all(&vec![7; 100_000]).await.unwrap();
         acknowledged(&app).await;
         drop(app);
         let (ended, sent, _) = copying.await.unwrap();

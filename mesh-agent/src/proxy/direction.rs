@@ -3,11 +3,12 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
-    io,
+    io::{self, Read as _},
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
 };
 
+use socket2::{SockRef, Socket};
 use tokio::{io::Interest, net::TcpStream};
 
 use crate::pods;
@@ -86,7 +87,12 @@ fn poll_step(
             *limit = LEAST;
             Step::Rest(scratch[written..read].to_vec())
         } else {
-            *limit = if read == *limit { room(target) } else { FIRST };
+            // Worth a call to ask only where much is moved.
+            *limit = if read == *limit || read >= FIRST {
+                room(target)
+            } else {
+                FIRST
+            };
             Step::Moved
         };
         Poll::Ready(Ok(step))
@@ -116,15 +122,14 @@ fn poll_read(
     buffer: &mut [u8],
     context: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
+    let length = buffer.len();
     loop {
         ready!(stream.poll_read_ready(context))?;
-        match stream.try_read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(count) if 0 < count && count < buffer.len() => {
-                not_ready(stream, Interest::READABLE);
-                return Poll::Ready(Ok(count));
-            }
-            other => return Poll::Ready(other),
+        let read = try_transfer(stream, Interest::READABLE, length, |mut socket| {
+            socket.read(buffer)
+        });
+        if let Some(read) = read.transpose() {
+            return Poll::Ready(read);
         }
     }
 }
@@ -136,21 +141,37 @@ fn poll_write(
 ) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(context))?;
-        match stream.try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(count) if count < bytes.len() => {
-                not_ready(stream, Interest::WRITABLE);
-                return Poll::Ready(Ok(count));
-            }
-            other => return Poll::Ready(other),
+        let written = try_transfer(stream, Interest::WRITABLE, bytes.len(), |socket| {
+            socket.send_with_flags(bytes, libc::MSG_NOSIGNAL)
+        });
+        if let Some(written) = written.transpose() {
+            return Poll::Ready(written);
         }
     }
 }
 
-/// A call that moved less than it might have used up the readiness: that saves the next call, which
-/// would only say so. The kernel tells when there is more.
-fn not_ready(stream: &TcpStream, interest: Interest) {
-    let _would_block = stream.try_io(interest, || {
-        Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock))
+/// Reads or writes once; `None` if the socket was not ready after all.
+///
+/// A call that moved less than it might have has used up the readiness. Saying so saves the next
+/// call, which would only find that out. It must be said from inside `try_io`: readiness that comes
+/// after the call began would be lost otherwise, and with it the wake-up.
+fn try_transfer(
+    stream: &TcpStream,
+    interest: Interest,
+    length: usize,
+    transfer: impl FnOnce(&Socket) -> io::Result<usize>,
+) -> io::Result<Option<usize>> {
+    let mut moved = None;
+    let result = stream.try_io(interest, || {
+        let count = transfer(&SockRef::from(stream))?;
+        moved = Some(count);
+        if 0 < count && count < length {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
     });
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(moved),
+    }
 }
