@@ -5,7 +5,7 @@
 //! binary runs against that cgroup. Nothing touches the network namespace or the root cgroup of the
 //! machine, so tests run side by side and may use the same addresses.
 //!
-//! Every test is a [`fn@scenario`]: it is bounded in time, cleans up also after a panic, and prints the
+//! Every test is a [`scenario()`]: it is bounded in time, cleans up also after a panic, and prints the
 //! agent's log when it fails.
 
 mod agent;

@@ -45,7 +45,17 @@ fn find_cgroups(directory: &Path, depth: usize, found: &mut BTreeSet<String>) {
 fn is_ours(path: &Path) -> bool {
     path.file_name()
         .and_then(|name| name.to_str())
-        .is_some_and(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .is_some_and(|name| {
+            PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !is_in_use(name)
+        })
+}
+
+/// Whether the name carries the id of a process that is alive, like `mesh-test-1234-0-client`: then
+/// another test run is under way, and will clean up after itself.
+fn is_in_use(name: &str) -> bool {
+    name.split('-')
+        .find(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+        .is_some_and(|process| Path::new("/proc").join(process).exists())
 }
 
 /// A directory that is not there has no children.
@@ -56,4 +66,18 @@ fn children(directory: &Path) -> Vec<PathBuf> {
         .flatten()
         .map(|entry| entry.path())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_in_use;
+    use std::process;
+
+    #[test]
+    fn what_a_live_process_made_is_not_left_over() {
+        assert!(is_in_use(&format!("mesh-test-{}-0-client", process::id())));
+        // Above the kernel's highest process id.
+        assert!(!is_in_use("mesh-test-4194305-0-client"));
+        assert!(!is_in_use("mesh-demo-client-a"));
+    }
 }
