@@ -1,30 +1,14 @@
 //! Copies bytes both ways between two TCP streams: half-close is passed on, and a reset of either
 //! side is passed on as a reset, after all that this side had sent.
 
-use std::{
-    future::Future,
-    io,
-    pin::{Pin, pin},
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+use std::{io, pin::pin, sync::atomic::AtomicU64};
+
+use tokio::{io::Interest, net::TcpStream};
+
+use super::{
+    direction::{Broken, copy, discard, pass_on_end},
+    last_words::last_words,
 };
-
-use socket2::SockRef;
-use tokio::{
-    io::Interest,
-    net::TcpStream,
-    time::{sleep, timeout},
-};
-
-use super::direction::{Broken, copy};
-use crate::pods;
-
-/// How long a reader may take nothing of the last words of a peer that is gone.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How often to look whether the last words have arrived: at first, and at most.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Who is gone.
 enum Gone {
@@ -82,71 +66,24 @@ pub async fn copy_both_ways(
             return Ok(());
         }
     };
+    // What the other side still sends has nowhere to go.
     match gone {
         Gone::Client => {
             let rest = uploading.then_some(upload);
-            last_words(rest, server, sent, end_is_real).await;
+            tokio::select! {
+                () = last_words(rest, server, sent, end_is_real) => {}
+                never = discard(server) => match never {},
+            }
         }
         Gone::Server => {
             let rest = downloading.then_some(download);
-            last_words(rest, client, received, end_is_real).await;
+            tokio::select! {
+                () = last_words(rest, client, received, end_is_real) => {}
+                never = discard(client) => match never {},
+            }
         }
     }
     Err(io::ErrorKind::ConnectionReset.into())
-}
-
-/// Delivers what the side that is gone had sent: what is still to be copied, if there is any, and
-/// what waits in `target`'s send buffer, which a reset would throw away.
-async fn last_words(
-    copying: Option<Pin<&mut impl Future<Output = Result<(), Broken>>>>,
-    target: &TcpStream,
-    copied: &AtomicU64,
-    end_is_real: bool,
-) {
-    if let Some(copying) = copying {
-        match while_it_moves(copying, || copied.load(Ordering::Relaxed)).await {
-            Some(Ok(())) if end_is_real => pass_on_end(target),
-            Some(Ok(()) | Err(Broken::Source)) => {}
-            Some(Err(Broken::Target(_))) | None => return,
-        }
-    }
-    let _given_up = while_it_moves(pin!(delivered(target)), || queued(target)).await;
-}
-
-/// Waits for `future` as long as `progress` changes; `None` if it does not for too long.
-async fn while_it_moves<T, P: PartialEq>(
-    mut future: Pin<&mut impl Future<Output = T>>,
-    progress: impl Fn() -> P,
-) -> Option<T> {
-    let mut before = progress();
-    loop {
-        if let Ok(output) = timeout(PATIENCE, future.as_mut()).await {
-            return Some(output);
-        }
-        let now = progress();
-        if now == before {
-            return None;
-        }
-        before = now;
-    }
-}
-
-/// Resolves when the peer has acknowledged all that was written to it, or is gone.
-async fn delivered(stream: &TcpStream) {
-    let mut look = FIRST_LOOK;
-    while queued(stream) > 0 {
-        sleep(look).await;
-        look = (look * 2).min(LAST_LOOK);
-    }
-}
-
-fn queued(stream: &TcpStream) -> u32 {
-    pods::send_buffer(stream).map_or(0, |buffer| buffer.queued)
-}
-
-fn pass_on_end(target: &TcpStream) {
-    // A peer that is gone already shows as such.
-    let _peer_gone = SockRef::from(target).shutdown(std::net::Shutdown::Write);
 }
 
 /// Resolves when the peer has reset the connection.
@@ -166,7 +103,8 @@ mod tests {
         task::JoinHandle,
     };
 
-    use super::{AtomicU64, copy_both_ways, io, pods};
+    use super::{AtomicU64, copy_both_ways, io};
+    use crate::{pods, proxy::last_words::delivered};
 
     const LONG_ENOUGH: Duration = Duration::from_secs(10);
 
@@ -283,7 +221,7 @@ mod tests {
 
     /// Waits until the peer's kernel has all that was written to `stream`.
     async fn acknowledged(stream: &TcpStream) {
-        tokio::time::timeout(LONG_ENOUGH, super::delivered(stream))
+        tokio::time::timeout(LONG_ENOUGH, delivered(stream))
             .await
             .unwrap();
     }
@@ -313,6 +251,27 @@ mod tests {
         let end = app.read_to_end(&mut answer).await;
         assert_eq!(answer.len(), 100_000);
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn an_app_that_reads_only_after_its_upload_gets_the_whole_answer() {
+        let (mut app, mut server, copying) = joined().await;
+        let sending = async {
+            app.write_all(&vec![0; 40 << 20]).await.unwrap();
+            let mut answer = Vec::new();
+            let end = app.read_to_end(&mut answer).await;
+            (answer.len(), end)
+        };
+        let answering = async {
+            server.read_exact(&mut [0; 1000]).await.unwrap();
+            server.write_all(&vec![7; 2_000_000]).await.unwrap();
+            acknowledged(&server).await;
+            drop(server);
+        };
+        let ((received, end), ()) = tokio::join!(sending, answering);
+        assert_eq!(received, 2_000_000);
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert!(copying.await.unwrap().0.is_err());
     }
 
     #[tokio::test]

@@ -2,7 +2,8 @@
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
+    convert::Infallible,
+    future::{pending, poll_fn},
     io::{self, Read as _},
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
@@ -60,6 +61,25 @@ pub(super) async fn copy(
             Step::End => return Ok(()),
         }
     }
+}
+
+/// Reads what nobody wants any more, for ever: an app that is stuck in sending never gets to reading
+/// what it was sent.
+pub(super) async fn discard(source: &TcpStream) -> Infallible {
+    let mut read = |context: &mut Context<'_>| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(scratch.len().max(FIRST), 0);
+            poll_read(source, scratch, context)
+        })
+    };
+    while matches!(poll_fn(&mut read).await, Ok(1..)) {}
+    pending().await
+}
+
+/// Ends what is sent to `target`.
+pub(super) fn pass_on_end(target: &TcpStream) {
+    // A peer that is gone already shows as such.
+    let _peer_gone = SockRef::from(target).shutdown(std::net::Shutdown::Write);
 }
 
 fn poll_step(

@@ -6,6 +6,7 @@ mod connection;
 mod copy;
 mod direction;
 mod given_up;
+mod last_words;
 mod occasionally;
 mod upstream;
 
