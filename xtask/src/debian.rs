@@ -65,6 +65,12 @@ const COMMANDS: &[Needed] = {
             "external proxy that the agent captures for",
         ),
         needed("wrk", "wrk", &[Bench], "load generator"),
+        needed(
+            "sysctl",
+            "procps",
+            &[Bench],
+            "lets clients reuse ports sooner",
+        ),
         needed("iperf3", "iperf3", &[Bench], "bulk stream"),
         needed(
             "iptables",

@@ -4,6 +4,7 @@ use super::workload::{self, Measured, Workload};
 use crate::interrupt::{self, Running};
 use crate::lab::{self, Agent, Lab, Pod, PodEntry};
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -36,6 +37,16 @@ impl Variant {
         order
     }
 
+    /// Name and address of its client.
+    fn pod(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NoMesh => ("no-mesh", "10.78.0.11"),
+            Self::Unenrolled => ("unenrolled", "10.78.0.12"),
+            Self::Agent => ("agent", "10.78.0.13"),
+            Self::Iptables => ("iptables", "10.78.0.14"),
+        }
+    }
+
     /// Its name in the table.
     pub fn name(self) -> &'static str {
         match self {
@@ -51,9 +62,9 @@ impl Variant {
 pub struct Site {
     lab: Lab,
     binary: PathBuf,
-    client: Pod,
-    /// Its own pod, because connection tracking stays on in a pod that once had a NAT rule.
-    steered: Pod,
+    /// Each variant has a client pod of its own: closed connections hold ports for a minute, and
+    /// connection tracking stays on in a pod that once had a NAT rule.
+    clients: BTreeMap<Variant, Pod>,
     server: Pod,
     bystander: String,
     _servers: Vec<Running>,
@@ -66,8 +77,17 @@ impl Site {
     /// Makes the pods and starts the servers.
     pub fn open(binary: &Path) -> Result<Self> {
         let lab = Lab::open("mesh-bench")?;
-        let client = lab.pod("client", "10.78.0.11")?;
-        let steered = lab.pod("steered", "10.78.0.12")?;
+        let mut clients = BTreeMap::new();
+        for variant in Variant::ALL {
+            let (name, address) = variant.pod();
+            let pod = lab.pod(name, address)?;
+            run_in(&pod, &["sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1"])?;
+            run_in(
+                &pod,
+                &["sysctl", "-qw", "net.ipv4.ip_local_port_range=10240 65535"],
+            )?;
+            clients.insert(variant, pod);
+        }
         let server = lab.pod("server", "10.78.0.30")?;
         let bystander = lab.bare_namespace("bystander")?;
         let servers = workload::start_servers(&lab, &server)?;
@@ -75,27 +95,19 @@ impl Site {
         let site = Self {
             lab,
             binary,
-            client,
-            steered,
+            clients,
             server,
             bystander,
             _servers: servers,
         };
-        site.run_in_steered(
-            &[
-                "iptables", "-t", "nat", "-A", "OUTPUT", "-p", "tcp", "-m", "owner",
-            ]
-            .into_iter()
-            .chain([
-                "--uid-owner",
-                CLIENT_USER,
-                "-j",
-                "REDIRECT",
-                "--to-ports",
-                "15001",
-            ])
-            .collect::<Vec<_>>(),
-        )?;
+        let rule = "iptables -t nat -A OUTPUT -p tcp -m owner --uid-owner";
+        let target = "-j REDIRECT --to-ports 15001";
+        let words: Vec<&str> = rule
+            .split(' ')
+            .chain([CLIENT_USER])
+            .chain(target.split(' '))
+            .collect();
+        run_in(site.client(Variant::Iptables)?, &words)?;
         Ok(site)
     }
 
@@ -106,16 +118,12 @@ impl Site {
 
     /// Takes one measurement, with an agent of its own where the variant has one.
     pub fn measure(&self, variant: Variant, load: Workload, length: Duration) -> Result<Measured> {
+        let client = self.client(variant)?;
         let agent = self
-            .entry(variant)
+            .entry(variant, client)
             .map(|entry| self.start_agent(&entry))
             .transpose()?;
-        let pod = if variant == Variant::Iptables {
-            &self.steered
-        } else {
-            &self.client
-        };
-        let measured = load.run(pod, &self.server, agent.as_ref(), length)?;
+        let measured = load.run(client, &self.server, agent.as_ref(), length)?;
         if let Some(agent) = agent {
             self.check_path(variant, &agent)?;
             let (status, log, _) = agent.terminate()?;
@@ -124,7 +132,7 @@ impl Site {
         Ok(measured)
     }
 
-    fn entry(&self, variant: Variant) -> Option<PodEntry> {
+    fn entry(&self, variant: Variant, client: &Pod) -> Option<PodEntry> {
         match variant {
             Variant::NoMesh => None,
             Variant::Unenrolled => Some(PodEntry::new(
@@ -132,9 +140,15 @@ impl Site {
                 self.bystander.clone(),
                 &["onAgentDown: open"],
             )),
-            Variant::Agent => Some(PodEntry::of(&self.client, &["capture: {outbound: true}"])),
-            Variant::Iptables => Some(PodEntry::of(&self.steered, &["capture: {outbound: false}"])),
+            Variant::Agent => Some(PodEntry::of(client, &["capture: {outbound: true}"])),
+            Variant::Iptables => Some(PodEntry::of(client, &["capture: {outbound: false}"])),
         }
+    }
+
+    fn client(&self, variant: Variant) -> Result<&Pod> {
+        self.clients
+            .get(&variant)
+            .with_context(|| format!("no client for {}", variant.name()))
     }
 
     fn start_agent(&self, entry: &PodEntry) -> Result<Agent> {
@@ -165,21 +179,6 @@ impl Site {
         Ok(())
     }
 
-    fn run_in_steered(&self, words: &[&str]) -> Result<()> {
-        let mut command = self.steered.command(words[0]);
-        let output = command
-            .args(&words[1..])
-            .output()
-            .context("cannot start iptables")?;
-        ensure!(
-            output.status.success(),
-            "`{}` failed: {}",
-            words.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(())
-    }
-
     /// Removes everything.
     pub fn close(self) -> Result<()> {
         let Self {
@@ -190,6 +189,21 @@ impl Site {
         drop(servers);
         lab.close()
     }
+}
+
+fn run_in(pod: &Pod, words: &[&str]) -> Result<()> {
+    let output = pod
+        .command(words[0])
+        .args(&words[1..])
+        .output()
+        .with_context(|| format!("cannot start {}", words[0]))?;
+    ensure!(
+        output.status.success(),
+        "`{}` failed: {}",
+        words.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
 }
 
 /// Starts a server and waits until `ready` succeeds.
