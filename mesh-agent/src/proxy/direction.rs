@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     convert::Infallible,
     future::{pending, poll_fn},
-    io,
+    io::{self, Read as _},
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
 };
@@ -142,15 +142,12 @@ fn poll_read(
     buffer: &mut [u8],
     context: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
+    let most = buffer.len();
     loop {
         ready!(stream.poll_read_ready(context))?;
-        match stream.try_read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(count) if 0 < count && count < buffer.len() => {
-                not_ready(stream, Interest::READABLE);
-                return Poll::Ready(Ok(count));
-            }
-            other => return Poll::Ready(other),
+        let read = || (&*SockRef::from(stream)).read(buffer);
+        if let Some(done) = transfer(stream, Interest::READABLE, most, read) {
+            return Poll::Ready(done);
         }
     }
 }
@@ -162,21 +159,34 @@ fn poll_write(
 ) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(context))?;
-        match stream.try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(count) if count < bytes.len() => {
-                not_ready(stream, Interest::WRITABLE);
-                return Poll::Ready(Ok(count));
-            }
-            other => return Poll::Ready(other),
+        let write = || SockRef::from(stream).send_with_flags(bytes, libc::MSG_NOSIGNAL);
+        if let Some(done) = transfer(stream, Interest::WRITABLE, bytes.len(), write) {
+            return Poll::Ready(done);
         }
     }
 }
 
-/// A call that moved less than it might have used up the readiness: that saves the next call, which
-/// would only say so. The kernel tells when there is more.
-fn not_ready(stream: &TcpStream, interest: Interest) {
-    let _would_block = stream.try_io(interest, || {
-        Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock))
+/// Makes one call; `None` if the socket was not ready. A call that moved less than it might have
+/// used up the readiness: to say so saves the next call. It is said in the same breath as the call
+/// is made, so that readiness that came in between stays.
+fn transfer(
+    stream: &TcpStream,
+    interest: Interest,
+    most: usize,
+    call: impl FnOnce() -> io::Result<usize>,
+) -> Option<io::Result<usize>> {
+    let mut moved = None;
+    let outcome = stream.try_io(interest, || {
+        let count = call()?;
+        moved = Some(count);
+        if 0 < count && count < most {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(count)
     });
+    match (moved, outcome) {
+        (Some(count), _) => Some(Ok(count)),
+        (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
+        (None, outcome) => Some(outcome),
+    }
 }
