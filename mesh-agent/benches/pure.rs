@@ -1,5 +1,5 @@
-//! Benchmarks of code without I/O. Run by `cargo xtask bench`, or with
-//! `cargo bench --package mesh-agent`.
+//! Benchmarks of code without I/O:
+//! `cargo bench --package mesh-agent --profile fast`.
 
 use std::{fmt::Write as _, hint::black_box};
 

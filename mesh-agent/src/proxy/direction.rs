@@ -14,8 +14,7 @@ use tokio::{io::Interest, net::TcpStream};
 
 use crate::pods;
 
-/// Half of the bulk throughput's cost is per call: with 64 KiB a gigabyte takes some 10% more CPU
-/// time than with this (`cargo xtask bench --only bulk`).
+/// Larger gains nothing that can be told from noise (`cargo xtask bench --only bulk`).
 const MOST_AT_ONCE: usize = 256 * 1024;
 
 /// What a new connection's send buffer takes whole.
