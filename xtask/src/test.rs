@@ -43,6 +43,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let end_to_end = !arguments.no_e2e;
     let without_root = end_to_end && !workspace::is_root();
+    if arguments.e2e_only && without_root {
+        bail!(
+            "the end-to-end tests need root; run:\n  {}",
+            workspace::as_root("test --e2e-only")
+        );
+    }
     setup::ensure(if end_to_end && !without_root {
         Purpose::Test
     } else {
