@@ -86,9 +86,9 @@ fn without_descriptors_left_connections_wait_and_none_is_reset() {
         let _server = behaviours(&server, &["7001=echo"])?;
         let agent = node.agent(&node.config().pod(&client))?;
         let pid = agent.pid().to_string();
-        // Room for 64 connections beside the agent's reserve.
+        // Room for 64 connections beside the agent's reserve and its pipes.
         let lowered = std::process::Command::new("prlimit")
-            .args(["--pid", &pid, "--nofile=256:256"])
+            .args(["--pid", &pid, "--nofile=288:288"])
             .status()?;
         ensure!(lowered.success(), "prlimit: {lowered}");
         let outcome = client

@@ -1,4 +1,4 @@
-//! How many connections there are descriptors for. Connections beyond that wait: without this one
+//! How many connections and pipes there are descriptors for. Connections beyond that wait: without this one
 //! would be accepted with the last descriptor, and then be reset for want of one towards its server.
 
 use std::sync::LazyLock;
@@ -16,16 +16,19 @@ const PER_CONNECTION: u64 = 2;
 const RESERVED_SHARE: u64 = 80;
 const LEAST_RESERVED: u64 = 128;
 
+/// The share of the limit that makes the number of pipes, the least and the most of them.
+const PIPES_SHARE: u64 = 160;
+const LEAST_PIPES: u64 = 16;
+const MOST_PIPES: u64 = 1024;
+
 /// Sized at the first connection, when the limit has been raised as far as it goes.
-static CAPACITY: LazyLock<Semaphore> = LazyLock::new(|| {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    Semaphore::new(connections(limit))
-});
+static CONNECTIONS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(connections(limit())));
+static PIPES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(pipes(limit()) as usize));
 
 /// Room for one connection, until dropped. When there is none, says so and waits.
 pub async fn room() -> Option<SemaphorePermit<'static>> {
     static SAID: Occasionally = Occasionally::new();
-    if let Ok(permit) = CAPACITY.try_acquire() {
+    if let Ok(permit) = CONNECTIONS.try_acquire() {
         return Some(permit);
     }
     if SAID.now() {
@@ -36,11 +39,24 @@ pub async fn room() -> Option<SemaphorePermit<'static>> {
         );
     }
     // Never closed.
-    CAPACITY.acquire().await.ok()
+    CONNECTIONS.acquire().await.ok()
+}
+
+/// Room for one pipe, until dropped; `None` when there is none.
+pub fn pipe() -> Option<SemaphorePermit<'static>> {
+    PIPES.try_acquire().ok()
+}
+
+fn limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+}
+
+fn pipes(limit: u64) -> u64 {
+    (limit / PIPES_SHARE).clamp(LEAST_PIPES, MOST_PIPES)
 }
 
 fn connections(limit: u64) -> usize {
-    let reserved = (limit / RESERVED_SHARE).max(LEAST_RESERVED);
+    let reserved = (limit / RESERVED_SHARE).max(LEAST_RESERVED) + 2 * pipes(limit);
     let room = limit.saturating_sub(reserved) / PER_CONNECTION;
     usize::try_from(room).map_or(Semaphore::MAX_PERMITS, |room| {
         room.clamp(1, Semaphore::MAX_PERMITS)
@@ -53,8 +69,8 @@ mod tests {
 
     #[test]
     fn two_descriptors_a_connection_and_some_in_reserve() {
-        assert_eq!(connections(1024), 448);
-        assert_eq!(connections(20_000), 9_875);
+        assert_eq!(connections(1024), 432);
+        assert_eq!(connections(20_000), 9_750);
         assert_eq!(connections(10), 1);
         assert_eq!(connections(u64::MAX), Semaphore::MAX_PERMITS);
     }

@@ -121,6 +121,7 @@ mod tests {
         let (far_end, server) = pair().await;
         for socket in [&client, &server] {
             pods::reset_on_close(socket).unwrap();
+            SockRef::from(socket).set_out_of_band_inline(true).unwrap();
         }
         let copying = tokio::spawn(async move {
             let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -165,6 +166,42 @@ mod tests {
         let (ended, sent, received) = copying.await.unwrap();
         assert!(ended.is_ok());
         assert_eq!((sent, received), (3_000_000, 4));
+    }
+
+    /// Enough for the kernel to move it: splice(2) stops before an urgent byte, for ever.
+    #[tokio::test]
+    async fn an_urgent_byte_in_a_bulk_stream_stays_in_its_place() {
+        let (mut app, mut server, copying) = joined().await;
+        SockRef::from(&server).set_out_of_band_inline(true).unwrap();
+        let bulk: Vec<u8> = (0..9_000_001_u32).map(|n| n as u8).collect();
+        let expected = [bulk.as_slice(), b"!"].concat();
+        let both = async {
+            // Nothing comes after it, until it has arrived.
+            for _ in 0..2 {
+                let mut got = vec![0; expected.len()];
+                let sending = async {
+                    app.write_all(&bulk).await.unwrap();
+                    SockRef::from(&app).send_out_of_band(b"!").unwrap();
+                };
+                tokio::join!(sending, server.read_exact(&mut got))
+                    .1
+                    .unwrap();
+                assert!(got == expected);
+            }
+            let mut got = Vec::new();
+            let sending = async {
+                app.write_all(&bulk).await.unwrap();
+                SockRef::from(&app).send_out_of_band(b"!").unwrap();
+                app.shutdown().await.unwrap();
+            };
+            tokio::join!(sending, server.read_to_end(&mut got))
+                .1
+                .unwrap();
+            assert!(got == expected);
+        };
+        tokio::time::timeout(LONG_ENOUGH, both).await.unwrap();
+        drop((app, server));
+        assert_eq!(copying.await.unwrap().1, 3 * expected.len() as u64);
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! Copies bytes one way between two TCP streams, with back-pressure.
 
 use std::{
-    cell::RefCell,
     convert::Infallible,
     future::{pending, poll_fn},
     io::{self, Read as _},
@@ -12,22 +11,7 @@ use std::{
 use socket2::{SockRef, Socket};
 use tokio::{io::Interest, net::TcpStream};
 
-use crate::pods;
-
-/// Larger gains nothing that can be told from noise (`cargo xtask bench --only bulk`).
-const MOST_AT_ONCE: usize = 256 * 1024;
-
-/// What a new connection's send buffer takes whole.
-const FIRST: usize = 64 * 1024;
-
-/// Less is not worth a call; about what a direction whose reader stalls holds.
-const LEAST: usize = 16 * 1024;
-
-thread_local! {
-    /// What was read, until it is written. Never held while waiting, so one for each thread does:
-    /// connections own no buffer, but for the rest that their reader had no room for.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+use super::{pace::Pace, pipe::Pipe, scratch::with_scratch};
 
 /// Which end of a direction failed.
 #[derive(Debug)]
@@ -42,8 +26,32 @@ pub(super) enum Broken {
 enum Step {
     Moved,
     /// The target had no room for this.
-    Rest(Vec<u8>),
+    Rest(Rest),
     End,
+}
+
+/// What was taken from the source and not yet written.
+enum Rest {
+    Bytes(Vec<u8>),
+    Pipe(Pipe),
+}
+
+/// Where a read left what it read.
+enum Taken {
+    /// In the scratch buffer.
+    Bytes(usize),
+    Pipe(Pipe),
+    End,
+}
+
+impl Taken {
+    fn bytes(count: usize) -> Self {
+        if count == 0 {
+            Self::End
+        } else {
+            Self::Bytes(count)
+        }
+    }
 }
 
 /// Copies until the source ends; `total` counts the bytes that the target's socket took.
@@ -52,11 +60,14 @@ pub(super) async fn copy(
     target: &TcpStream,
     total: &AtomicU64,
 ) -> Result<(), Broken> {
-    let mut limit = FIRST;
+    let mut pace = Pace::new();
     loop {
-        match poll_fn(|context| poll_step(source, target, &mut limit, total, context)).await? {
+        match poll_fn(|context| poll_step(source, target, &mut pace, total, context)).await? {
             Step::Moved => {}
-            Step::Rest(rest) => write_all(target, &rest, total).await?,
+            Step::Rest(Rest::Bytes(rest)) => write_all(target, &rest, total).await?,
+            Step::Rest(Rest::Pipe(mut pipe)) => {
+                poll_fn(|context| poll_empty(target, &mut pipe, total, context)).await?;
+            }
             Step::End => return Ok(()),
         }
     }
@@ -65,12 +76,8 @@ pub(super) async fn copy(
 /// Reads what nobody wants any more, for ever: an app that is stuck in sending never gets to reading
 /// what it was sent.
 pub(super) async fn discard(source: &TcpStream) -> Infallible {
-    let mut read = |context: &mut Context<'_>| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(scratch.len().max(FIRST), 0);
-            poll_read(source, scratch, context)
-        })
-    };
+    let mut read =
+        |context: &mut Context<'_>| with_scratch(|scratch| poll_read(source, scratch, context));
     while matches!(poll_fn(&mut read).await, Ok(1..)) {}
     pending().await
 }
@@ -84,45 +91,87 @@ pub(super) fn pass_on_end(target: &TcpStream) {
 fn poll_step(
     source: &TcpStream,
     target: &TcpStream,
-    limit: &mut usize,
+    pace: &mut Pace,
     total: &AtomicU64,
     context: &mut Context<'_>,
 ) -> Poll<Result<Step, Broken>> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < *limit {
-            scratch.resize(*limit, 0);
-        }
-        let scratch = &mut scratch[..*limit];
-        let read = ready!(poll_read(source, scratch, context)).map_err(|_reset| Broken::Source)?;
-        if read == 0 {
-            return Poll::Ready(Ok(Step::End));
-        }
-        let written = match poll_write(target, &scratch[..read], context) {
-            Poll::Ready(written) => written.map_err(Broken::Target)?,
-            Poll::Pending => 0,
+    with_scratch(|scratch| {
+        let taken = ready!(poll_take(source, pace, scratch, context));
+        let (count, rest) = match taken.map_err(|_reset| Broken::Source)? {
+            Taken::End => return Poll::Ready(Ok(Step::End)),
+            Taken::Bytes(read) => {
+                let written = match poll_write(target, &scratch[..read], context) {
+                    Poll::Ready(written) => written.map_err(Broken::Target)?,
+                    Poll::Pending => 0,
+                };
+                total.fetch_add(written as u64, Ordering::Relaxed);
+                let rest = &scratch[written..read];
+                (read, (!rest.is_empty()).then(|| Rest::Bytes(rest.to_vec())))
+            }
+            Taken::Pipe(mut pipe) => {
+                let count = pipe.held();
+                match poll_empty(target, &mut pipe, total, context)? {
+                    Poll::Ready(()) => (count, None),
+                    Poll::Pending => (count, Some(Rest::Pipe(pipe))),
+                }
+            }
         };
-        total.fetch_add(written as u64, Ordering::Relaxed);
-        let step = if written < read {
-            *limit = LEAST;
-            Step::Rest(scratch[written..read].to_vec())
-        } else {
-            // Worth a call to ask only where much is moved.
-            *limit = if read == *limit || read >= FIRST {
-                room(target)
-            } else {
-                FIRST
-            };
-            Step::Moved
-        };
-        Poll::Ready(Ok(step))
+        pace.adapt(count, rest.is_some(), target);
+        Poll::Ready(Ok(rest.map_or(Step::Moved, Step::Rest)))
     })
 }
 
-/// How much to read at once for `target`: what it will take. More would wait in our memory.
-fn room(target: &TcpStream) -> usize {
-    pods::send_buffer(target).map_or(LEAST, |buffer| {
-        (buffer.size.saturating_sub(buffer.queued) as usize).clamp(LEAST, MOST_AT_ONCE)
-    })
+/// Takes some of what the source sent.
+fn poll_take(
+    source: &TcpStream,
+    pace: &Pace,
+    scratch: &mut [u8],
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Taken>> {
+    let most = pace.limit.min(scratch.len());
+    let Some(mut pipe) = pace.in_kernel.then(Pipe::take).flatten() else {
+        return poll_read(source, &mut scratch[..most], context).map_ok(Taken::bytes);
+    };
+    loop {
+        ready!(source.poll_read_ready(context))?;
+        let mut read = 0;
+        let taken = source.try_io(Interest::READABLE, || {
+            match pipe.fill(source, pace.limit) {
+                Ok(1..) => return Ok(()),
+                Ok(0) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            // Perhaps there is something: splice(2) takes an urgent byte for the end, or for
+            // nothing.
+            read = (&*SockRef::from(source)).read(&mut scratch[..most])?;
+            Ok(())
+        });
+        match taken {
+            Ok(()) if pipe.held() > 0 => return Poll::Ready(Ok(Taken::Pipe(pipe))),
+            Ok(()) => return Poll::Ready(Ok(Taken::bytes(read))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// Writes all that is in the pipe.
+fn poll_empty(
+    target: &TcpStream,
+    pipe: &mut Pipe,
+    total: &AtomicU64,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), Broken>> {
+    while pipe.held() > 0 {
+        ready!(target.poll_write_ready(context)).map_err(Broken::Target)?;
+        match target.try_io(Interest::WRITABLE, || pipe.empty(target)) {
+            Ok(written) => _ = total.fetch_add(written as u64, Ordering::Relaxed),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(Broken::Target(error))),
+        }
+    }
+    Poll::Ready(Ok(()))
 }
 
 async fn write_all(target: &TcpStream, mut rest: &[u8], total: &AtomicU64) -> Result<(), Broken> {

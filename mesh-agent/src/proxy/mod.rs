@@ -8,6 +8,9 @@ mod direction;
 mod given_up;
 mod last_words;
 mod occasionally;
+mod pace;
+mod pipe;
+mod scratch;
 mod upstream;
 
 pub use accept::serve;
