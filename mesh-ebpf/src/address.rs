@@ -26,6 +26,13 @@ pub const LOOPBACK6: Words = [0, 0, 0, 1_u32.to_be()];
 /// 127.0.0.1 in network order.
 pub const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
 
+/// Whether an IPv4 address, in network order, is one of 127.0.0.0/8. Every redirected IPv4
+/// connection has one at the proxy's end.
+#[inline(always)]
+pub const fn is_loopback4(address: u32) -> bool {
+    address & 0xff00_0000_u32.to_be() == 0x7f00_0000_u32.to_be()
+}
+
 /// The bytes of an address, as the maps hold it.
 #[inline(always)]
 pub const fn bytes(words: Words) -> Address {

@@ -4,7 +4,7 @@ use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use mesh_common::{Origin, SocketRole};
 
 use crate::{
-    address::{Words, mapped, same, words},
+    address::{Words, is_loopback4, mapped, same, words},
     connect::{read_address6, write_address6},
     storage,
 };
@@ -15,8 +15,10 @@ const OK: i32 = 1;
 #[cgroup_sock_addr(getpeername4)]
 pub fn mesh_getpeer4(ctx: SockAddrContext) -> i32 {
     // SAFETY: readable in this hook.
-    let peer = mapped(unsafe { (*ctx.sock_addr).user_ip4 });
-    if let Some(origin) = origin_of(&ctx, &peer) {
+    let peer = unsafe { (*ctx.sock_addr).user_ip4 };
+    if is_loopback4(peer)
+        && let Some(origin) = origin_of(&ctx, &mapped(peer))
+    {
         let address = words(origin.address);
         // SAFETY: this hook may write these fields.
         unsafe {

@@ -6,7 +6,7 @@ use mesh_common::{OriginKey, PROTOCOL_TCP};
 use crate::address::{Words, bytes, is_mapped, mapped};
 
 /// `AF_INET` of include/linux/socket.h.
-const AF_INET: u32 = 2;
+pub const AF_INET: u32 = 2;
 
 /// One end of a connection.
 struct End {

@@ -19,7 +19,7 @@ use aya_log_ebpf::error;
 use mesh_common::{Counter, Origin, OriginKey, SocketRole, SocketState};
 
 use crate::{
-    address::{same, words},
+    address::{is_loopback4, same, words},
     maps::{ORIGIN_DST_MAP, PODS, count, origin_added, origin_removed},
     origin, storage,
 };
@@ -38,6 +38,9 @@ pub fn mesh_sockops(ctx: SockOpsContext) -> u32 {
     {
         return OK;
     }
+    if op != BPF_SOCK_OPS_STATE_CB && !may_be_redirected(&ctx, op) {
+        return OK;
+    }
     // SAFETY: readable in every sockops program; null is checked.
     let socket = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
     if socket.is_null() {
@@ -53,6 +56,19 @@ pub fn mesh_sockops(ctx: SockOpsContext) -> u32 {
         }
     }
     OK
+}
+
+/// Spares every other connection of the node the look-ups.
+#[inline(always)]
+fn may_be_redirected(ctx: &SockOpsContext, op: u32) -> bool {
+    if ctx.family() != origin::AF_INET {
+        return true;
+    }
+    is_loopback4(if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
+        ctx.remote_ip4()
+    } else {
+        ctx.local_ip4()
+    })
 }
 
 /// The app's handshake completed: hand its original destination over.
