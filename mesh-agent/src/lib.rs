@@ -7,7 +7,8 @@
 //! - [`agent`]: what `run` does, from start to drain
 //! - [`admin`]: what the running agent tells, over its socket and over HTTP
 //! - [`pods`]: which pods there are, their network namespaces, sockets inside them
-//! - [`proxy`]: moves bytes
+//! - [`proxy`]: moves bytes, answers DNS
+//! - [`policy`]: decides, without I/O or a clock of its own
 //! - [`kernel`]: loads, attaches and updates the kernel half; the only room that knows aya
 //! - [`config`]: the file
 
@@ -19,4 +20,5 @@ pub mod config;
 pub mod kernel;
 mod one_line;
 pub mod pods;
+pub mod policy;
 pub mod proxy;

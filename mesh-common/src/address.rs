@@ -21,14 +21,47 @@ const TOKEN_MASK: u32 = 0x003f_ffff;
 /// would without the mesh. For the same reason two connections from one bound source port stay two.
 #[inline(always)]
 pub const fn token_address(address: u32, port: u16) -> u32 {
-    // Finaliser of MurmurHash3 (public domain, A. Appleby): every input bit reaches every output bit.
-    let mut hash = (address as u64) << 16 | port as u64;
+    numbered_token_address(mix((address as u64) << 16 | port as u64) as u32)
+}
+
+/// Finaliser of MurmurHash3 (public domain, A. Appleby): every input bit reaches every output bit.
+#[inline(always)]
+const fn mix(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^= hash >> 33;
-    TOKEN_BASE | (hash as u32 & TOKEN_MASK)
+    hash ^ hash >> 33
+}
+
+/// First half of the IPv6 addresses that stand for destinations: `fd6d:6573:6861:6774::/64`, which
+/// the agent makes local to the pod's loopback interface. Unique local (RFC 4193), so nobody routes
+/// it.
+pub const TOKEN_PREFIX6: [u8; 8] = *b"\xfdmeshagt";
+
+/// The IPv6 address that a connection to `address`:`port` is redirected to, as [`token_address`].
+#[inline(always)]
+pub const fn destination_token6(address: [u32; 4], port: u16) -> Address {
+    let high = (address[0] as u64) << 32 | address[1] as u64;
+    let low = (address[2] as u64) << 32 | address[3] as u64;
+    token_address6(mix(mix(high ^ port as u64) ^ low))
+}
+
+/// The IPv6 address whose second half is `number`.
+#[inline(always)]
+pub const fn token_address6(number: u64) -> Address {
+    let prefix = TOKEN_PREFIX6;
+    let end = number.to_be_bytes();
+    [
+        prefix[0], prefix[1], prefix[2], prefix[3], prefix[4], prefix[5], prefix[6], prefix[7],
+        end[0], end[1], end[2], end[3], end[4], end[5], end[6], end[7],
+    ]
+}
+
+/// The loopback IPv4 address, in host order, that a number stands for.
+#[inline(always)]
+pub const fn numbered_token_address(number: u32) -> u32 {
+    TOKEN_BASE | (number & TOKEN_MASK)
 }
 
 #[cfg(test)]

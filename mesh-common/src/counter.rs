@@ -48,6 +48,10 @@ counters! {
     OriginLost = "originLost",
     /// Answered SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST calls.
     OriginalDstAnswered = "originalDstAnswered",
+    /// Datagram destinations handed to the agent, once for each socket.
+    DatagramsRedirected = "datagramsRedirected",
+    /// Datagram destinations forgotten: their socket talks to too many.
+    DatagramsForgotten = "datagramsForgotten",
 }
 
 #[cfg(test)]

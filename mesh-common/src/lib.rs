@@ -12,15 +12,22 @@
 
 mod address;
 mod counter;
+mod datagram;
 mod exclusion;
 mod origin;
 mod pod;
 
-pub use address::{Address, IPV4_MAPPED_PREFIX, token_address};
+pub use address::{
+    Address, IPV4_MAPPED_PREFIX, TOKEN_PREFIX6, destination_token6, numbered_token_address,
+    token_address, token_address6,
+};
 pub use counter::{COUNTERS, Counter};
+pub use datagram::{DATAGRAM_FLOWS, DatagramFlow, DatagramState};
 pub use exclusion::{ExclusionData, ExclusionKind};
 pub use origin::{Origin, OriginKey, SocketRole, SocketState};
-pub use pod::{ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, Pod, capture, pod_flags};
+pub use pod::{
+    MOST_CAPTURED_PORTS, ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, Pod, capture, pod_flags,
+};
 
 mod event;
 pub use event::{Event, EventKind};
@@ -28,5 +35,10 @@ pub use event::{Event, EventKind};
 /// Port of the agent's outbound listener in every pod's network namespace.
 pub const OUTBOUND_PORT: u16 = 15001;
 
-/// IANA protocol number of TCP, as it stands in [`OriginKey::protocol`].
+/// Port of the agent's sockets for captured datagrams in every pod's network namespace.
+pub const DATAGRAM_PORT: u16 = 15053;
+
+/// IANA protocol numbers, as they stand in [`OriginKey::protocol`].
 pub const PROTOCOL_TCP: u16 = 6;
+/// See [`PROTOCOL_TCP`].
+pub const PROTOCOL_UDP: u16 = 17;

@@ -2,19 +2,20 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Address;
+use crate::{Address, PROTOCOL_UDP};
 
-/// Key of `origin_dst_map`: a connection between a pod's app and the proxy in that pod.
+/// Key of `origin_dst_map`: a connection between a pod's app and the proxy in that pod, or for
+/// datagrams the address alone that stands for one destination of one socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct OriginKey {
     /// Cookie of the pod's network namespace (`SO_NETNS_COOKIE`).
     pub netns_cookie: u64,
-    /// The app's end.
+    /// The app's end; zero for datagrams.
     pub client_address: Address,
     /// The proxy's end: the loopback address that stands for the destination.
     pub proxy_address: Address,
-    /// The app's port, host order.
+    /// The app's port, host order; 0 for datagrams.
     pub client_port: u16,
     /// The proxy's port, host order.
     pub proxy_port: u16,
@@ -22,6 +23,22 @@ pub struct OriginKey {
     pub protocol: u16,
     /// Always 0.
     pub reserved: u16,
+}
+
+impl OriginKey {
+    /// The key for the datagrams sent to `token`.
+    #[inline(always)]
+    pub const fn datagrams(netns_cookie: u64, token: Address, port: u16) -> Self {
+        Self {
+            netns_cookie,
+            client_address: [0; 16],
+            proxy_address: token,
+            client_port: 0,
+            proxy_port: port,
+            protocol: PROTOCOL_UDP,
+            reserved: 0,
+        }
+    }
 }
 
 /// Value of `origin_dst_map`: what the app asked for.

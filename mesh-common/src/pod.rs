@@ -6,6 +6,8 @@ use bytemuck::Zeroable;
 pub mod capture {
     /// Outbound TCP is redirected to the proxy.
     pub const OUTBOUND: u32 = 1;
+    /// Datagrams to the pod's DNS ports go to the agent, and TCP to them to the proxy.
+    pub const DNS: u32 = 2;
 }
 
 /// Bits of [`Pod::flags`].
@@ -16,7 +18,12 @@ pub mod pod_flags {
     pub const EXCLUDES_CIDRS: u32 = 2;
     /// There are ports to exclude.
     pub const EXCLUDES_PORTS: u32 = 4;
+    /// The addresses of [`crate::TOKEN_PREFIX6`] are local to the pod.
+    pub const IPV6_TOKENS: u32 = 8;
 }
+
+/// Ports of each kind that a pod can have captured.
+pub const MOST_CAPTURED_PORTS: usize = 8;
 
 /// Without a proxy connects go direct.
 pub const ON_AGENT_DOWN_OPEN: u32 = 0;
@@ -41,4 +48,12 @@ pub struct Pod {
     pub exclusions_id: u32,
     /// Port of the proxy in the pod, host order.
     pub proxy_port: u32,
+    /// Port of the agent's datagram sockets in the pod, host order.
+    pub datagram_port: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Ports of DNS servers, host order; 0 is none.
+    pub dns_ports: [u16; MOST_CAPTURED_PORTS],
+    /// Ports of other datagrams to capture, host order; 0 is none.
+    pub udp_ports: [u16; MOST_CAPTURED_PORTS],
 }

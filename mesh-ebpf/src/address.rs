@@ -1,6 +1,6 @@
 //! Addresses as four words in network order, which is how the contexts hold them.
 
-use mesh_common::Address;
+use mesh_common::{Address, token_address6};
 
 /// An IPv6 or v4-mapped address; each word in network order.
 pub type Words = [u32; 4];
@@ -31,6 +31,13 @@ pub const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
 #[inline(always)]
 pub const fn is_loopback4(address: u32) -> bool {
     address & 0xff00_0000_u32.to_be() == 0x7f00_0000_u32.to_be()
+}
+
+/// Whether an address is one of `mesh_common::TOKEN_PREFIX6`.
+#[inline(always)]
+pub const fn is_token6(address: &Words) -> bool {
+    const PREFIX: Words = words(token_address6(0));
+    address[0] == PREFIX[0] && address[1] == PREFIX[1]
 }
 
 /// The bytes of an address, as the maps hold it.

@@ -1,12 +1,13 @@
 //! getpeername4 and getpeername6: the app sees the address that it asked for.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use mesh_common::{Origin, SocketRole};
+use mesh_common::SocketRole;
 
 use crate::{
     address::{Words, is_loopback4, mapped, same, words},
-    connect::{read_address6, write_address6},
+    datagram::flow_of,
     storage,
+    verdict::{port, read_address6, write_address6},
 };
 
 /// getpeername programs must return 1.
@@ -17,13 +18,12 @@ pub fn mesh_getpeer4(ctx: SockAddrContext) -> i32 {
     // SAFETY: readable in this hook.
     let peer = unsafe { (*ctx.sock_addr).user_ip4 };
     if is_loopback4(peer)
-        && let Some(origin) = origin_of(&ctx, &mapped(peer))
+        && let Some((address, port)) = origin_of(&ctx, &mapped(peer))
     {
-        let address = words(origin.address);
         // SAFETY: this hook may write these fields.
         unsafe {
             (*ctx.sock_addr).user_ip4 = address[3];
-            (*ctx.sock_addr).user_port = u32::from(origin.port.to_be());
+            (*ctx.sock_addr).user_port = u32::from(port.to_be());
         }
     }
     OK
@@ -33,11 +33,11 @@ pub fn mesh_getpeer4(ctx: SockAddrContext) -> i32 {
 pub fn mesh_getpeer6(ctx: SockAddrContext) -> i32 {
     // SAFETY: an IPv6 hook.
     let peer = unsafe { read_address6(&ctx) };
-    if let Some(origin) = origin_of(&ctx, &peer) {
+    if let Some((address, port)) = origin_of(&ctx, &peer) {
         // SAFETY: an IPv6 hook that may write these fields.
         unsafe {
-            write_address6(&ctx, &words(origin.address));
-            (*ctx.sock_addr).user_port = u32::from(origin.port.to_be());
+            write_address6(&ctx, &address);
+            (*ctx.sock_addr).user_port = u32::from(port.to_be());
         }
     }
     OK
@@ -45,17 +45,16 @@ pub fn mesh_getpeer6(ctx: SockAddrContext) -> i32 {
 
 /// Where the app wanted to go, if its socket is connected to where we sent it.
 #[inline(always)]
-fn origin_of(ctx: &SockAddrContext, peer: &Words) -> Option<&'static Origin> {
+fn origin_of(ctx: &SockAddrContext, peer: &Words) -> Option<(Words, u16)> {
     // SAFETY: every sock_addr context has a socket.
-    let (socket, port) = unsafe {
-        (
-            (*ctx.sock_addr).__bindgen_anon_1.sk,
-            (*ctx.sock_addr).user_port,
-        )
-    };
+    let socket = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    let port = port(ctx);
+    if let Some(flow) = flow_of(socket, peer, port) {
+        return Some((words(flow.address), flow.port));
+    }
     let state = storage::get(socket)?;
     let ours = state.role == SocketRole::Client as u16
-        && state.proxy_port == u16::from_be(port as u16)
+        && state.proxy_port == port
         && same(peer, &words(state.proxy_address));
-    ours.then_some(&state.origin)
+    ours.then(|| (words(state.origin.address), state.origin.port))
 }

@@ -6,13 +6,16 @@ use aya_ebpf::{
         BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
-    helpers::{bpf_sk_lookup_tcp, bpf_sk_release},
+    helpers::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
     programs::SockAddrContext,
 };
-use mesh_common::{Pod, SocketRole, pod_flags, token_address};
+use mesh_common::{
+    Pod, SocketRole, destination_token6, numbered_token_address, pod_flags, token_address,
+    token_address6,
+};
 
 use crate::{
-    address::{LOOPBACK4, LOOPBACK6, Words, is_mapped, mapped, same},
+    address::{LOOPBACK4, LOOPBACK6, Words, is_mapped, mapped, same, words},
     storage,
 };
 
@@ -30,6 +33,9 @@ pub fn proxy_address(
     let (preferred, loopback) = if is_mapped(destination) {
         let token = token_address(u32::from_be(destination[3]), port).to_be();
         (mapped(token), mapped(LOOPBACK4))
+    } else if pod.flags & pod_flags::IPV6_TOKENS != 0 {
+        let token = destination_token6(*destination, port);
+        (words(token), own_address6(ctx))
     } else {
         (own_address6(ctx), LOOPBACK6)
     };
@@ -68,40 +74,13 @@ fn own_address6(ctx: &SockAddrContext) -> Words {
 /// does not count.
 #[inline(always)]
 fn is_listening(ctx: &SockAddrContext, pod: &Pod, address: &Words) -> bool {
-    let port = (pod.proxy_port as u16).to_be();
-    let (mut tuple, size) = if is_mapped(address) {
-        let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-            saddr: 0,
-            daddr: address[3],
-            sport: 0,
-            dport: port,
-        };
-        (
-            bpf_sock_tuple {
-                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 },
-            },
-            size_of_val(&ipv4),
-        )
-    } else {
-        let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-            saddr: [0; 4],
-            daddr: *address,
-            sport: 0,
-            dport: port,
-        };
-        (
-            bpf_sock_tuple {
-                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 },
-            },
-            size_of_val(&ipv6),
-        )
-    };
+    let (mut tuple, size) = tuple(address, pod.proxy_port as u16);
     // SAFETY: the context is the program's own, the tuple lives on the stack.
     let socket = unsafe {
         bpf_sk_lookup_tcp(
             ctx.as_ptr(),
             &raw mut tuple,
-            size as u32,
+            size,
             BPF_F_CURRENT_NETNS as u64,
             0,
         )
@@ -116,4 +95,66 @@ fn is_listening(ctx: &SockAddrContext, pod: &Pod, address: &Words) -> bool {
     // SAFETY: the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
     listening
+}
+
+/// Whether the agent takes datagrams in this pod, of the family of `destination`.
+#[inline(always)]
+pub fn is_taking_datagrams(ctx: &SockAddrContext, pod: &Pod, destination: &Words) -> bool {
+    // Any token does: the agent's socket is bound to none.
+    let token = if is_mapped(destination) {
+        mapped(numbered_token_address(0).to_be())
+    } else {
+        words(token_address6(0))
+    };
+    let (mut tuple, size) = tuple(&token, pod.datagram_port as u16);
+    // SAFETY: as above.
+    let socket = unsafe {
+        bpf_sk_lookup_udp(
+            ctx.as_ptr(),
+            &raw mut tuple,
+            size,
+            BPF_F_CURRENT_NETNS as u64,
+            0,
+        )
+    };
+    if socket.is_null() {
+        return false;
+    }
+    let ours = storage::has_role(socket, SocketRole::Listener);
+    // SAFETY: the reference that the lookup took.
+    unsafe { bpf_sk_release(socket.cast()) };
+    ours
+}
+
+/// What to look up a listener by, and its size.
+#[inline(always)]
+fn tuple(address: &Words, port: u16) -> (bpf_sock_tuple, u32) {
+    let port = port.to_be();
+    if is_mapped(address) {
+        let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            saddr: 0,
+            daddr: address[3],
+            sport: 0,
+            dport: port,
+        };
+        (
+            bpf_sock_tuple {
+                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 },
+            },
+            size_of_val(&ipv4) as u32,
+        )
+    } else {
+        let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+            saddr: [0; 4],
+            daddr: *address,
+            sport: 0,
+            dport: port,
+        };
+        (
+            bpf_sock_tuple {
+                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 },
+            },
+            size_of_val(&ipv6) as u32,
+        )
+    }
 }

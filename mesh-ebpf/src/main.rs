@@ -9,14 +9,18 @@
 
 mod address;
 mod connect;
+mod datagram;
 mod getpeername;
 mod getsockopt;
 mod listener;
 mod maps;
 mod origin;
+mod recvmsg;
+mod sendmsg;
 mod sock_release;
 mod sockops;
 mod storage;
+mod verdict;
 
 /// Declares that all helpers may be used; the code itself is MIT OR Apache-2.0.
 #[unsafe(link_section = "license")]

@@ -8,7 +8,9 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
-use mesh_common::{Counter, Event, ExclusionData, Origin, OriginKey, Pod, SocketState};
+use mesh_common::{
+    Counter, DatagramState, Event, ExclusionData, Origin, OriginKey, Pod, SocketState,
+};
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -19,6 +21,10 @@ pub static PODS: HashMap<u64, Pod, 4096, NO_PREALLOC> = HashMap::new();
 /// What each socket is to the mesh; lives and dies with the socket.
 #[btf_map(name = "sk_storage_map")]
 pub static SK_STORAGE_MAP: SkStorage<SocketState> = SkStorage::new();
+
+/// Where each socket's captured datagrams go; lives and dies with the socket.
+#[btf_map(name = "udp_storage_map")]
+pub static UDP_STORAGE_MAP: SkStorage<DatagramState> = SkStorage::new();
 
 /// Original destinations of redirected connections. Never an LRU map: that evicts live ones.
 /// The loader sets the real capacity.

@@ -5,6 +5,7 @@ mod capture;
 mod connecting;
 mod crash;
 mod crowd;
+mod dns;
 mod ending;
 mod external_proxy;
 mod harness_itself;

@@ -64,6 +64,14 @@ const COMMANDS: &[Needed] = {
             &[Test],
             "external proxy that the agent captures for",
         ),
+        needed("dnsmasq", "dnsmasq-base", &[Test], "DNS server"),
+        needed("dig", "bind9-dnsutils", &[Test], "resolver"),
+        needed(
+            "busybox",
+            "busybox-static",
+            &[Test],
+            "resolver of another make",
+        ),
         needed("wrk", "wrk", &[Bench], "load generator"),
         needed(
             "sysctl",

@@ -4,12 +4,12 @@ use std::fmt;
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
 
 use super::Report;
-use crate::pods::PodState;
+use crate::{pods::PodState, proxy::DnsStatus};
 
 /// Everything that is counted, as text.
 pub fn text(report: &Report) -> Result<String, fmt::Error> {
@@ -25,6 +25,10 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
         open: pods.iter().map(|pod| pod.connections_open).sum(),
         total: pods.iter().map(|pod| pod.connections_total).sum(),
         failed: pods.iter().map(|pod| pod.connections_failed).sum(),
+        dns: pods
+            .iter()
+            .filter_map(|pod| Some((pod.spec.name.clone(), pod.dns?)))
+            .collect(),
     };
     registry.register_collector(Box::new(collector));
     let mut text = String::new();
@@ -40,6 +44,7 @@ struct Snapshot {
     open: usize,
     total: u64,
     failed: u64,
+    dns: Vec<(String, DnsStatus)>,
 }
 
 impl prometheus_client::collector::Collector for Snapshot {
@@ -81,8 +86,31 @@ impl prometheus_client::collector::Collector for Snapshot {
             "pods_enrolled",
             "Pods whose traffic is captured",
             self.enrolled,
-        )
+        )?;
+        dns(&mut encoder, &self.dns)
     }
+}
+
+/// One family for each DNS counter, one series for each pod.
+fn dns(
+    encoder: &mut DescriptorEncoder<'_>,
+    pods: &[(String, DnsStatus)],
+) -> Result<(), fmt::Error> {
+    for (index, (name, help, _)) in DnsStatus::default().list().into_iter().enumerate() {
+        let name = format!("dns_{name}");
+        let mut descriptor = encoder.encode_descriptor(
+            &name,
+            help.trim_end_matches('.'),
+            None,
+            MetricType::Counter,
+        )?;
+        for (pod, status) in pods {
+            let (_, _, value) = status.list()[index];
+            let labels = [("pod", pod.as_str())];
+            ConstCounter::new(value).encode(descriptor.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn counter(

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::pods::PodState;
+use crate::{pods::PodState, proxy::DnsStatus};
 
 /// Answer to `/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,6 +100,8 @@ pub struct Pod {
     pub connections_total: u64,
     /// Of those, whose server could not be reached.
     pub connections_failed: u64,
+    /// What became of its DNS queries, if they are captured.
+    pub dns: Option<DnsStatus>,
 }
 
 /// Element of the answer to `/connections`.

@@ -155,6 +155,7 @@ fn pod(report: PodReport) -> Pod {
         connections: report.connections_open,
         connections_total: report.connections_total,
         connections_failed: report.connections_failed,
+        dns: report.dns,
     }
 }
 

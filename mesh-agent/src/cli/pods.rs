@@ -18,6 +18,7 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
         "WITHOUT AGENT",
         "OPEN",
         "TOTAL",
+        "DNS",
         "REASON",
     ]);
     for pod in pods {
@@ -31,6 +32,8 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
             pod.on_agent_down,
             pod.connections.to_string(),
             pod.connections_total.to_string(),
+            pod.dns
+                .map_or_else(|| "-".to_owned(), |dns| dns.queries.to_string()),
             pod.reason.unwrap_or_default(),
         ]);
     }

@@ -47,6 +47,11 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
     ("pods[].capture.outbound", "`true` or `false`"),
     ("pods[].capture.inbound", "`true` or `false`"),
     ("pods[].capture.dns", "`true` or `false`"),
+    (
+        "pods[].capture.dnsPorts",
+        "a list of 1 to 8 ports such as [53, 5353]",
+    ),
+    ("pods[].capture.dnsPorts[]", "a port from 1 to 65535"),
     ("pods[].excludePorts", "a list of ports such as [22, 5432]"),
     ("pods[].excludePorts[]", "a port from 1 to 65535"),
     (

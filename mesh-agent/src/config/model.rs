@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use mesh_common::MOST_CAPTURED_PORTS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -96,15 +97,18 @@ pub struct Pod {
 }
 
 /// Which traffic of a pod is captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Capture {
     /// Outbound TCP. When `false`, the agent listens in the pod but the kernel redirects nothing.
     pub outbound: bool,
     /// Inbound TCP. Accepted, but this version leaves that traffic alone.
     pub inbound: bool,
-    /// DNS over UDP. Accepted, but this version leaves that traffic alone.
+    /// DNS, over UDP and TCP: the agent asks the server that the app asked, and keeps answers.
     pub dns: bool,
+    /// Ports of DNS servers: 1 to 8 of them, each 1 to 65535.
+    #[schemars(length(min = 1, max = MOST_CAPTURED_PORTS), inner(range(min = 1)))]
+    pub dns_ports: Vec<u16>,
 }
 
 impl Default for Capture {
@@ -113,6 +117,7 @@ impl Default for Capture {
             outbound: true,
             inbound: false,
             dns: false,
+            dns_ports: vec![53],
         }
     }
 }

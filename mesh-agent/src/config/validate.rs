@@ -5,6 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use ipnet::IpNet;
 
+use mesh_common::MOST_CAPTURED_PORTS;
+
 use super::accepted::accepted;
 use super::field_path::FieldPath;
 use super::finding::Finding;
@@ -89,6 +91,10 @@ fn one_pod(at: &FieldPath, pod: &Pod) -> Result<(), Finding> {
             ));
         }
     }
+    dns_ports(
+        &at.field("capture").field("dnsPorts"),
+        &pod.capture.dns_ports,
+    )?;
     if let Proxy::External { port, cgroup } = &pod.proxy {
         let external = at.field("proxy").field("external");
         if *port == 0 {
@@ -99,20 +105,43 @@ fn one_pod(at: &FieldPath, pod: &Pod) -> Result<(), Finding> {
     Ok(())
 }
 
+fn dns_ports(at: &FieldPath, ports: &[u16]) -> Result<(), Finding> {
+    if ports.is_empty() {
+        return Err(Finding::new(
+            at.clone(),
+            "is empty",
+            "write [53], or set `dns: false`",
+        ));
+    }
+    if ports.len() > MOST_CAPTURED_PORTS {
+        let problem = format!("{} ports, of {MOST_CAPTURED_PORTS} at most", ports.len());
+        return Err(refused(at.clone(), problem));
+    }
+    match ports.iter().position(|port| *port == 0) {
+        Some(index) => Err(refused(at.index(index), "port 0 is not a port")),
+        None => Ok(()),
+    }
+}
+
 /// What is valid but will surprise.
 pub(super) fn warnings(config: &Config) -> Vec<Finding> {
     let mut warnings = Vec::new();
     for (index, pod) in config.pods.iter().enumerate() {
         let at = FieldPath::default().field("pods").index(index);
         let capture = at.field("capture");
-        for (asked, direction) in [(pod.capture.inbound, "inbound"), (pod.capture.dns, "dns")] {
-            if asked {
-                warnings.push(Finding::new(
-                    capture.field(direction),
-                    format!("this version leaves {direction} traffic alone"),
-                    "set it to false to silence this",
-                ));
-            }
+        if pod.capture.inbound {
+            warnings.push(Finding::new(
+                capture.field("inbound"),
+                "this version leaves inbound traffic alone",
+                "set it to false to silence this",
+            ));
+        }
+        if pod.capture.dns && pod.proxy != Proxy::Agent {
+            warnings.push(Finding::new(
+                capture.field("dns"),
+                "a pod with a proxy of its own asks its DNS servers itself",
+                "set it to false to silence this",
+            ));
         }
         if !pod.capture.outbound && pod.proxy != Proxy::Agent {
             warnings.push(Finding::new(

@@ -23,6 +23,7 @@ const fn handshake_margin(max_connections: u32) -> u32 {
 pub(super) const PINNED_MAPS: &[&str] = &[
     "pods",
     "sk_storage_map",
+    "udp_storage_map",
     "origin_dst_map",
     "origin_count",
     "exclusions",

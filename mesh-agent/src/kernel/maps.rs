@@ -13,7 +13,8 @@ use aya::{
 };
 use ipnet::IpNet;
 use mesh_common::{
-    COUNTERS, ExclusionData, Origin, OriginKey, PROTOCOL_TCP, Pod, SocketRole, SocketState,
+    COUNTERS, DATAGRAM_PORT, ExclusionData, Origin, OriginKey, PROTOCOL_TCP, Pod, SocketRole,
+    SocketState,
 };
 
 use super::{KernelError, bpf_syscall};
@@ -230,8 +231,23 @@ impl Maps {
         self.origins
             .iter()
             .filter_map(Result::ok)
-            .map(|(key, origin)| readable(bytemuck::cast(key), bytemuck::cast(origin)))
+            .map(|(key, origin)| (bytemuck::cast(key), bytemuck::cast(origin)))
+            .filter(|(key, _): &(OriginKey, Origin)| key.protocol == PROTOCOL_TCP)
+            .map(|(key, origin)| readable(key, origin))
             .collect()
+    }
+
+    /// Where an app wanted a datagram to go that came to the agent at `token`; `None` if it was not
+    /// redirected, or its socket is closed by now.
+    pub fn datagram_origin(&self, netns_cookie: u64, token: IpAddr) -> Option<SocketAddr> {
+        let token = match token {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let key = OriginKey::datagrams(netns_cookie, token.octets(), DATAGRAM_PORT);
+        let origin = self.origins.get(&bytemuck::cast(key), 0).ok()?;
+        let origin: Origin = bytemuck::cast(origin);
+        Some(socket_address(origin.address, origin.port))
     }
 }
 
@@ -258,7 +274,6 @@ fn exclusion_keys<'a>(
 }
 
 fn readable(key: OriginKey, origin: Origin) -> OriginEntry {
-    debug_assert_eq!(key.protocol, PROTOCOL_TCP);
     OriginEntry {
         netns_cookie: key.netns_cookie,
         client: socket_address(key.client_address, key.client_port),

@@ -17,7 +17,7 @@ pub struct Hook {
     pub attach_type: u32,
 }
 
-/// Every program of the kernel half. getsockopt and sockops come first: a connect must not be
+/// Every program of the kernel half. What redirects comes last: a call must not be
 /// redirected before the rest of its way is there.
 pub const PROGRAMS: &[Hook] = &[
     Hook {
@@ -44,6 +44,26 @@ pub const PROGRAMS: &[Hook] = &[
         program: "mesh_getpeer6",
         name: "cgroup_inet6_getpeername",
         attach_type: 30,
+    },
+    Hook {
+        program: "mesh_recvmsg4",
+        name: "cgroup_udp4_recvmsg",
+        attach_type: 19,
+    },
+    Hook {
+        program: "mesh_recvmsg6",
+        name: "cgroup_udp6_recvmsg",
+        attach_type: 20,
+    },
+    Hook {
+        program: "mesh_sendmsg4",
+        name: "cgroup_udp4_sendmsg",
+        attach_type: 14,
+    },
+    Hook {
+        program: "mesh_sendmsg6",
+        name: "cgroup_udp6_sendmsg",
+        attach_type: 15,
     },
     Hook {
         program: "mesh_connect4",

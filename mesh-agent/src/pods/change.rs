@@ -136,7 +136,7 @@ impl PodSet {
                 Outcome::Enrol(ready) => {
                     let identity = ready.netns.identity();
                     if let Some(enrolment) = enrolled.get_mut(&identity) {
-                        enrolment.update(ready, &self.maps);
+                        enrolment.update(ready);
                     } else {
                         enrolled.insert(identity, Enrolment::new(ready, &self.maps));
                     }

@@ -3,27 +3,28 @@
 use std::sync::Arc;
 
 use mesh_common::{
-    ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, OUTBOUND_PORT, Pod as KernelPod, capture, pod_flags,
+    DATAGRAM_PORT, MOST_CAPTURED_PORTS, ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, OUTBOUND_PORT,
+    Pod as KernelPod, capture, pod_flags,
 };
 use tokio::task::JoinSet;
 
 use super::{
     Netns, PodError,
     exclusions::Exclusions,
-    listener::{self, Listeners, Opened},
+    listener::{self, Families, Opened, Wanted},
     serving::Serving,
 };
 use crate::{
     config::{OnAgentDown, Pod, Proxy},
     kernel::{Cgroup, KernelError, Maps},
-    proxy::Connections,
+    proxy::{Connections, PodProxy},
 };
 
 /// An enrolled pod.
 #[derive(Debug)]
 pub(super) struct Enrolment {
     pub netns: Arc<Netns>,
-    pub connections: Arc<Connections>,
+    pub proxy: Arc<PodProxy>,
     pod: Arc<Pod>,
     kernel: KernelPod,
     /// Whether its proxy cannot be reached, so that `kernel` is not what the kernel half has.
@@ -57,6 +58,9 @@ impl Ready {
             |enrolment| enrolment.serving.missing(),
         );
         let opened = open(pod, &netns, missing, maps)?;
+        if netns.ensure_token_route().unwrap_or(false) {
+            kernel.flags |= pod_flags::IPV6_TOKENS;
+        }
         let exclusions = Exclusions::add(maps, exclusions_id, pod)
             .map_err(|source| kernel_error(pod, source))?;
         kernel.exclusions_id = exclusions.id();
@@ -73,16 +77,18 @@ impl Ready {
 impl Enrolment {
     /// Serves a pod that the kernel half redirects already.
     pub fn new(ready: Ready, maps: &Arc<Maps>) -> Self {
+        let proxy = PodProxy::new(Arc::clone(&ready.netns), Arc::clone(maps));
+        proxy.set_dns_ports(ready.kernel.dns_ports);
         let mut enrolment = Self {
             netns: ready.netns,
-            connections: Arc::default(),
+            proxy: Arc::new(proxy),
             pod: ready.pod,
             kernel: ready.kernel,
             unreachable: false,
             serving: Serving::default(),
             exclusions: ready.exclusions,
         };
-        enrolment.serve(ready.opened, maps);
+        enrolment.serve(ready.opened);
         enrolment
     }
 
@@ -97,6 +103,7 @@ impl Enrolment {
             // Nobody listens on port 0: what the pod chose for when the agent is down holds.
             KernelPod {
                 proxy_port: 0,
+                datagram_port: 0,
                 ..self.kernel
             }
         } else {
@@ -106,16 +113,18 @@ impl Enrolment {
 
     /// Follows the kernel half, which has the changed entry already: until now both the old
     /// exclusions and the old listeners were there.
-    pub fn update(&mut self, ready: Ready, maps: &Arc<Maps>) {
+    pub fn update(&mut self, ready: Ready) {
         self.pod = ready.pod;
         self.kernel = ready.kernel;
         self.unreachable = false;
         self.exclusions = ready.exclusions;
-        if self.pod.proxy == Proxy::Agent {
-            self.serve(ready.opened, maps);
-        } else {
+        if self.pod.proxy != Proxy::Agent {
             tokio::spawn(super::serving::ended(self.stop_listening()));
+        } else if !captures_datagrams(&self.pod) {
+            self.serving.stop_datagrams();
         }
+        self.proxy.set_dns_ports(self.kernel.dns_ports);
+        self.serve(ready.opened);
     }
 
     /// Sees whether the pod can still be redirected, and opens listeners that are missing. A pod
@@ -125,24 +134,28 @@ impl Enrolment {
         let opened = open(&self.pod, &self.netns, missing, maps);
         let unreachable = opened.as_ref().is_err_and(PodError::is_not_there_yet);
         if let Ok(opened) = opened.as_ref() {
-            for listener in opened.iter() {
+            for address in opened.addresses() {
                 tracing::warn!(
                     "pod {}: opened the missing listener on {}",
                     self.pod.name,
-                    listener
-                        .local_addr()
-                        .map_or_else(|error| error.to_string(), |address| address.to_string())
+                    address.map_or_else(|error| error.to_string(), |address| address.to_string())
                 );
             }
         }
-        let looked = opened.map(|opened| self.serve(opened, maps));
-        if unreachable != self.unreachable {
-            self.unreachable = unreachable;
-            if let Err(source) = maps.set_pod(self.netns.cookie(), &self.entry()) {
-                // Tried again on the next look.
-                self.unreachable = !unreachable;
-                return Err(kernel_error(&self.pod, source));
-            }
+        let looked = opened.map(|opened| self.serve(opened));
+        let before = self.entry();
+        let had_tokens = self.kernel.flags & pod_flags::IPV6_TOKENS;
+        let has_tokens = self.netns.ensure_token_route().unwrap_or(false);
+        let tokens = u32::from(has_tokens) * pod_flags::IPV6_TOKENS;
+        let was_unreachable = std::mem::replace(&mut self.unreachable, unreachable);
+        self.kernel.flags = self.kernel.flags & !pod_flags::IPV6_TOKENS | tokens;
+        if self.entry() != before
+            && let Err(source) = maps.set_pod(self.netns.cookie(), &self.entry())
+        {
+            // Tried again on the next look.
+            self.unreachable = was_unreachable;
+            self.kernel.flags = self.kernel.flags & !pod_flags::IPV6_TOKENS | had_tokens;
+            return Err(kernel_error(&self.pod, source));
         }
         looked
     }
@@ -166,31 +179,43 @@ impl Enrolment {
     /// Un-enrols the pod. Its connections go on.
     pub fn remove(mut self, maps: &Maps) -> Result<(JoinSet<()>, Arc<Connections>), KernelError> {
         maps.remove_pod(self.netns.cookie())?;
-        Ok((self.stop_listening(), self.connections))
+        let listening = self.stop_listening();
+        Ok((listening, Arc::clone(&self.proxy.connections)))
     }
 
-    fn serve(&mut self, opened: Opened, maps: &Arc<Maps>) {
-        self.serving
-            .add(opened, &self.netns, maps, &self.connections);
+    fn serve(&mut self, opened: Opened) {
+        self.serving.add(opened, &self.proxy);
     }
 }
 
-/// Opens the `missing` listeners, unless the pod has a proxy of its own.
-fn open(
-    pod: &Pod,
-    netns: &Netns,
-    missing: Listeners<bool>,
-    maps: &Maps,
-) -> Result<Opened, PodError> {
-    let wanted = if pod.proxy == Proxy::Agent {
-        missing
-    } else {
-        Listeners::default()
+/// Opens the `missing` sockets that the pod needs. One with a proxy of its own needs none for
+/// connections.
+fn open(pod: &Pod, netns: &Netns, missing: Wanted, maps: &Maps) -> Result<Opened, PodError> {
+    let only_if = |needed: bool, missing: Families<bool>| Families {
+        ipv4: needed && missing.ipv4,
+        ipv6: needed && missing.ipv6,
     };
-    listener::open(netns, &wanted, maps).map_err(|source| PodError::Listen {
+    let wanted = Wanted {
+        streams: only_if(pod.proxy == Proxy::Agent, missing.streams),
+        datagrams: only_if(captures_datagrams(pod), missing.datagrams),
+    };
+    listener::open(netns, wanted, maps).map_err(|source| PodError::Listen {
         pod: pod.name.clone(),
         source,
     })
+}
+
+/// Whether datagrams of this pod come to the agent. With a proxy of its own they do not.
+fn captures_datagrams(pod: &Pod) -> bool {
+    pod.proxy == Proxy::Agent && pod.capture.dns
+}
+
+fn ports(ports: &[u16]) -> [u16; MOST_CAPTURED_PORTS] {
+    let mut places = [0; MOST_CAPTURED_PORTS];
+    for (place, port) in places.iter_mut().zip(ports) {
+        *place = *port;
+    }
+    places
 }
 
 pub(super) fn kernel_error(pod: &Pod, source: KernelError) -> PodError {
@@ -212,11 +237,8 @@ fn kernel_pod(pod: &Pod) -> Result<KernelPod, PodError> {
     let mut kernel = KernelPod {
         proxy_cgroup: 0,
         proxy_level: 0,
-        capture: if pod.capture.outbound {
-            capture::OUTBOUND
-        } else {
-            0
-        },
+        capture: (u32::from(pod.capture.outbound) * capture::OUTBOUND)
+            | (u32::from(captures_datagrams(pod)) * capture::DNS),
         flags,
         on_agent_down: match pod.on_agent_down {
             OnAgentDown::Open => ON_AGENT_DOWN_OPEN,
@@ -224,6 +246,14 @@ fn kernel_pod(pod: &Pod) -> Result<KernelPod, PodError> {
         },
         exclusions_id: 0,
         proxy_port: u32::from(OUTBOUND_PORT),
+        datagram_port: u32::from(DATAGRAM_PORT),
+        reserved: 0,
+        dns_ports: ports(if captures_datagrams(pod) {
+            &pod.capture.dns_ports
+        } else {
+            &[]
+        }),
+        udp_ports: ports(&[]),
     };
     if let Proxy::External { port, cgroup } = &pod.proxy {
         let error = |source| PodError::ProxyCgroup {

@@ -2,14 +2,18 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd as _,
 };
 
-use mesh_common::{OUTBOUND_PORT, SocketRole};
+use mesh_common::{DATAGRAM_PORT, OUTBOUND_PORT, SocketRole};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo},
+};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::{
     Netns, loopback,
@@ -26,7 +30,7 @@ pub enum ListenError {
     /// Something in the pod has the port.
     #[error(
         "port {port} is already taken inside the pod by another program; the agent needs it \
-         (see `ip netns exec NAME ss -ltnp`)"
+         (see `ip netns exec NAME ss -ltunp`)"
     )]
     PortTaken {
         /// The port.
@@ -40,60 +44,96 @@ pub enum ListenError {
     System(#[from] io::Error),
 }
 
-/// Outbound listeners, or which of them.
-#[derive(Debug, Default)]
-pub(super) struct Listeners<T> {
+/// One for each address family.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Families<T> {
     pub ipv4: T,
     /// Only where the pod has IPv6.
     pub ipv6: T,
 }
 
-/// Opened listeners.
-pub(super) type Opened = Listeners<Option<TcpListener>>;
+/// Which sockets to open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    pub streams: Families<bool>,
+    pub datagrams: Families<bool>,
+}
+
+/// Opened sockets.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    pub streams: Families<Option<TcpListener>>,
+    pub datagrams: Families<Option<UdpSocket>>,
+}
 
 impl Opened {
-    /// Those that were opened.
-    pub fn iter(&self) -> impl Iterator<Item = &TcpListener> {
-        self.ipv4.iter().chain(&self.ipv6)
+    /// Where those that were opened are.
+    pub fn addresses(&self) -> impl Iterator<Item = io::Result<SocketAddr>> {
+        let streams = self.streams.ipv4.iter().chain(&self.streams.ipv6);
+        let datagrams = self.datagrams.ipv4.iter().chain(&self.datagrams.ipv6);
+        streams
+            .map(TcpListener::local_addr)
+            .chain(datagrams.map(UdpSocket::local_addr))
     }
 }
 
-/// Opens those listeners that are `wanted`, once the pod's loopback interface can be used. One for
+/// Opens those sockets that are wanted, once the pod's loopback interface can be used. Those for
 /// IPv6 only where the pod has it.
-pub(super) fn open(
-    netns: &Netns,
-    wanted: &Listeners<bool>,
-    maps: &Maps,
-) -> Result<Opened, ListenError> {
+pub(super) fn open(netns: &Netns, wanted: Wanted, maps: &Maps) -> Result<Opened, ListenError> {
     let opened = netns.enter(|| {
         if let Some(fault) = loopback::fault()? {
             return Ok(Err(ListenError::Loopback(fault)));
         }
-        Ok(Ok(Listeners {
-            ipv4: wanted.ipv4.then(listen_ipv4).transpose()?,
-            ipv6: wanted.ipv6.then(listen_ipv6).transpose()?.flatten(),
-        }))
-    });
-    let sockets = match opened {
-        Ok(sockets) => sockets?,
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            return Err(ListenError::PortTaken {
-                port: OUTBOUND_PORT,
-            });
-        }
-        Err(error) => return Err(error.into()),
+        let has_ipv6 = has_ipv6()?;
+        let Wanted { streams, datagrams } = wanted;
+        let streams = Families {
+            ipv4: streams.ipv4.then(listen_ipv4).transpose(),
+            ipv6: (streams.ipv6 && has_ipv6).then(listen_ipv6).transpose(),
+        };
+        let datagrams = Families {
+            ipv4: datagrams
+                .ipv4
+                .then(|| datagrams_of(Domain::IPV4))
+                .transpose(),
+            ipv6: (datagrams.ipv6 && has_ipv6)
+                .then(|| datagrams_of(Domain::IPV6))
+                .transpose(),
+        };
+        Ok(Ok((streams, datagrams)))
+    })??;
+    let (streams, datagrams) = opened;
+    let stream = |socket: io::Result<Option<Socket>>| -> Result<_, ListenError> {
+        let socket = taken(socket, OUTBOUND_PORT)?;
+        let listener = socket.map(|socket| {
+            maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
+            TcpListener::from_std(socket.into())
+        });
+        Ok(listener.transpose()?)
     };
-    let served = |socket: Option<Socket>| {
-        socket
-            .map(|socket| {
-                maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
-                TcpListener::from_std(socket.into())
-            })
-            .transpose()
+    let datagram = |socket: io::Result<Option<Socket>>| -> Result<_, ListenError> {
+        let socket = taken(socket, DATAGRAM_PORT)?;
+        let socket = socket.map(|socket| {
+            maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
+            UdpSocket::from_std(socket.into())
+        });
+        Ok(socket.transpose()?)
     };
-    Ok(Listeners {
-        ipv4: served(sockets.ipv4)?,
-        ipv6: served(sockets.ipv6)?,
+    Ok(Opened {
+        streams: Families {
+            ipv4: stream(streams.ipv4)?,
+            ipv6: stream(streams.ipv6)?,
+        },
+        datagrams: Families {
+            ipv4: datagram(datagrams.ipv4)?,
+            ipv6: datagram(datagrams.ipv6)?,
+        },
+    })
+}
+
+fn taken<T>(opened: io::Result<T>, port: u16) -> Result<T, ListenError> {
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => ListenError::PortTaken { port },
+        _ => error.into(),
     })
 }
 
@@ -119,20 +159,42 @@ fn listen_ipv4() -> io::Result<Socket> {
     listen(socket)
 }
 
-/// `None` where the pod has no IPv6: then nothing can connect over it either.
-fn listen_ipv6() -> io::Result<Option<Socket>> {
-    let socket = match new_listener(Domain::IPV6) {
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return Ok(None),
-        other => other?,
-    };
-    let probe = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
-    match probe.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into()) {
-        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => return Ok(None),
-        other => other?,
-    }
+fn listen_ipv6() -> io::Result<Socket> {
+    let socket = new_listener(Domain::IPV6)?;
     socket.set_only_v6(true)?;
     socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, OUTBOUND_PORT)).into())?;
-    listen(socket).map(Some)
+    listen(socket)
+}
+
+/// Where the pod has no IPv6 nothing can connect over it either.
+fn has_ipv6() -> io::Result<bool> {
+    let probe = match Socket::new(Domain::IPV6, Type::DGRAM, None) {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return Ok(false),
+        other => other?,
+    };
+    match probe.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// The socket that captured datagrams come to. Each says to which address it was sent, which tells
+/// where the app wanted it to go.
+fn datagrams_of(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let address: IpAddr = if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
+        setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
+        // Answers come from addresses that are local, but of no interface.
+        socket.set_freebind_v6(true)?;
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        setsockopt(&socket, Ipv4PacketInfo, &true)?;
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    socket.attach_filter(&LOOPBACK_ONLY)?;
+    socket.bind(&SocketAddr::from((address, DATAGRAM_PORT)).into())?;
+    Ok(socket)
 }
 
 fn listen(socket: Socket) -> io::Result<Socket> {

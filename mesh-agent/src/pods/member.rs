@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{NetnsIdentity, enrolment::Enrolment};
 use crate::{
     config::Pod,
-    proxy::{ConnectionStatus, Connections},
+    proxy::{ConnectionStatus, DnsStatus, PodProxy},
 };
 
 /// State of a pod, for people.
@@ -37,6 +37,8 @@ pub struct PodReport {
     pub connections_total: u64,
     /// Those of them whose server could not be reached.
     pub connections_failed: u64,
+    /// What became of its DNS queries, if they are captured.
+    pub dns: Option<DnsStatus>,
 }
 
 /// A pod of the configuration, as it was found on the last look.
@@ -53,7 +55,7 @@ pub(super) struct Member {
 pub(super) struct Known {
     pub identity: NetnsIdentity,
     pub cookie: u64,
-    connections: Arc<Connections>,
+    proxy: Arc<PodProxy>,
 }
 
 impl Known {
@@ -61,14 +63,14 @@ impl Known {
         Self {
             identity: enrolment.netns.identity(),
             cookie: enrolment.netns.cookie(),
-            connections: Arc::clone(&enrolment.connections),
+            proxy: Arc::clone(&enrolment.proxy),
         }
     }
 }
 
 impl Member {
     pub fn report(&self) -> PodReport {
-        let connections = self.known.as_ref().map(|known| &known.connections);
+        let connections = self.known.as_ref().map(|known| &known.proxy.connections);
         PodReport {
             spec: (*self.pod).clone(),
             state: self.state,
@@ -77,6 +79,11 @@ impl Member {
             connections_open: connections.map_or(0, |open| open.open()),
             connections_total: connections.map_or(0, |open| open.total()),
             connections_failed: connections.map_or(0, |open| open.failed()),
+            dns: self
+                .known
+                .as_ref()
+                .filter(|_| self.pod.capture.dns)
+                .map(|known| known.proxy.resolver.counters().status()),
         }
     }
 
@@ -84,7 +91,7 @@ impl Member {
     pub fn connections(&self) -> Vec<ConnectionStatus> {
         self.known
             .as_ref()
-            .map(|known| known.connections.list())
+            .map(|known| known.proxy.connections.list())
             .unwrap_or_default()
     }
 

@@ -11,6 +11,7 @@ mod netns;
 mod serving;
 mod set;
 mod socket_options;
+mod token_route;
 
 pub use error::PodError;
 pub use listener::ListenError;

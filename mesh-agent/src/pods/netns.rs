@@ -1,13 +1,19 @@
 //! A pod's network namespace, and doing things inside it.
 
 use std::{
+    collections::HashMap,
     fs::{File, Metadata, OpenOptions},
     io,
+    net::Ipv6Addr,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::LazyLock,
+    sync::{
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use mesh_common::token_address6;
 use nix::{
     sched::{CloneFlags, setns},
     sys::statfs::{NSFS_MAGIC, fstatfs},
@@ -15,7 +21,7 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 
-use super::socket_options;
+use super::{socket_options, token_route};
 
 /// The namespace this process was started in. Opened before any thread enters another.
 static HOME: LazyLock<io::Result<File>> = LazyLock::new(|| File::open("/proc/self/ns/net"));
@@ -50,6 +56,9 @@ pub struct Netns {
     file: File,
     identity: NetnsIdentity,
     cookie: u64,
+    /// Whether this counts as a user of the route of [`token_route`]. The last connection of a pod
+    /// holds its namespace open, and with it the route.
+    uses_token_route: AtomicBool,
 }
 
 /// Why a path could not be used as a pod's network namespace.
@@ -122,6 +131,7 @@ impl Netns {
             file,
             identity,
             cookie: 0,
+            uses_token_route: AtomicBool::new(false),
         };
         netns.cookie = netns
             .enter(|| {
@@ -157,6 +167,30 @@ impl Netns {
         result
     }
 
+    /// Whether the IPv6 addresses that stand for destinations are local to the pod; makes them so if
+    /// it can be done.
+    pub fn ensure_token_route(&self) -> io::Result<bool> {
+        let mut users = token_route_users();
+        let is_there = self.enter(token_route::ensure)?;
+        if is_there && !self.uses_token_route.swap(true, Ordering::Relaxed) {
+            *users.entry(self.identity).or_default() += 1;
+        }
+        Ok(is_there)
+    }
+
+    fn release_token_route(&self) -> io::Result<()> {
+        let mut users = token_route_users();
+        let Some(count) = users.get_mut(&self.identity) else {
+            return Ok(());
+        };
+        *count -= 1;
+        if *count > 0 {
+            return Ok(());
+        }
+        users.remove(&self.identity);
+        self.enter(token_route::remove)
+    }
+
     /// Which namespace it is.
     pub const fn identity(&self) -> NetnsIdentity {
         self.identity
@@ -171,6 +205,27 @@ impl Netns {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if *self.uses_token_route.get_mut()
+            && let Err(error) = self.release_token_route()
+        {
+            tracing::warn!(
+                "{}: cannot take back the local route to {}: {error}",
+                self.path.display(),
+                Ipv6Addr::from(token_address6(0)),
+            );
+        }
+    }
+}
+
+/// How many open namespaces use each route: a pod may be enrolled anew while connections of before
+/// are still open.
+fn token_route_users() -> MutexGuard<'static, HashMap<NetnsIdentity, usize>> {
+    static USERS: LazyLock<Mutex<HashMap<NetnsIdentity, usize>>> = LazyLock::new(Mutex::default);
+    USERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Remembers the agent's own namespace; call before any other thread starts.

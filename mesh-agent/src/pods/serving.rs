@@ -3,19 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     sync::watch,
     task::{AbortHandle, JoinSet},
 };
 
-use super::{
-    Netns,
-    listener::{Listeners, Opened},
-};
-use crate::{
-    kernel::Maps,
-    proxy::{Connections, serve},
-};
+use super::listener::{Families, Opened, Wanted};
+use crate::proxy::{PodProxy, serve, serve_datagrams};
 
 /// How long listeners go on accepting once the kernel half has stopped redirecting to them: a
 /// connection may be queued, or between the kernel half's verdict and its handshake.
@@ -24,47 +18,61 @@ const LINGER: Duration = Duration::from_millis(100);
 /// Listeners that are served. Dropped, they close at once; see [`Serving::stop`].
 #[derive(Debug, Default)]
 pub(super) struct Serving {
-    listeners: Listeners<Option<AbortHandle>>,
+    streams: Families<Option<AbortHandle>>,
+    datagrams: Families<Option<AbortHandle>>,
     tasks: JoinSet<()>,
     /// Its drop tells the tasks to end.
     running: watch::Sender<()>,
 }
 
 impl Serving {
-    /// The listeners that are not there: never opened, or destroyed from inside the pod.
-    pub fn missing(&self) -> Listeners<bool> {
+    /// The sockets that are not there: never opened, or destroyed from inside the pod.
+    pub fn missing(&self) -> Wanted {
         let is_missing =
             |task: &Option<AbortHandle>| task.as_ref().is_none_or(AbortHandle::is_finished);
-        Listeners {
-            ipv4: is_missing(&self.listeners.ipv4),
-            ipv6: is_missing(&self.listeners.ipv6),
+        let of_families = |tasks: &Families<Option<AbortHandle>>| Families {
+            ipv4: is_missing(&tasks.ipv4),
+            ipv6: is_missing(&tasks.ipv6),
+        };
+        Wanted {
+            streams: of_families(&self.streams),
+            datagrams: of_families(&self.datagrams),
         }
     }
 
     /// Serves these listeners too.
-    pub fn add(
-        &mut self,
-        opened: Opened,
-        netns: &Arc<Netns>,
-        maps: &Arc<Maps>,
-        connections: &Arc<Connections>,
-    ) {
+    pub fn add(&mut self, opened: Opened, pod: &Arc<PodProxy>) {
         while self.tasks.try_join_next().is_some() {}
-        let mut spawn = |listener: TcpListener| {
-            let serving = serve(
-                listener,
-                Arc::clone(netns),
-                Arc::clone(maps),
-                Arc::clone(connections),
-            );
+        let mut spawn_stream = |listener: TcpListener| {
+            let serving = serve(listener, Arc::clone(pod));
             self.tasks
                 .spawn(until_stopped(serving, self.running.subscribe()))
         };
-        if let Some(listener) = opened.ipv4 {
-            self.listeners.ipv4 = Some(spawn(listener));
+        let Opened { streams, datagrams } = opened;
+        if let Some(listener) = streams.ipv4 {
+            self.streams.ipv4 = Some(spawn_stream(listener));
         }
-        if let Some(listener) = opened.ipv6 {
-            self.listeners.ipv6 = Some(spawn(listener));
+        if let Some(listener) = streams.ipv6 {
+            self.streams.ipv6 = Some(spawn_stream(listener));
+        }
+        let mut spawn_datagrams = |socket: UdpSocket| {
+            let serving = serve_datagrams(socket, Arc::clone(pod));
+            self.tasks
+                .spawn(until_stopped(serving, self.running.subscribe()))
+        };
+        if let Some(socket) = datagrams.ipv4 {
+            self.datagrams.ipv4 = Some(spawn_datagrams(socket));
+        }
+        if let Some(socket) = datagrams.ipv6 {
+            self.datagrams.ipv6 = Some(spawn_datagrams(socket));
+        }
+    }
+
+    /// Takes datagrams no more: this pod's are not captured any longer.
+    pub fn stop_datagrams(&mut self) {
+        let Families { ipv4, ipv6 } = std::mem::take(&mut self.datagrams);
+        for task in ipv4.into_iter().chain(ipv6) {
+            task.abort();
         }
     }
 
@@ -136,8 +144,9 @@ mod tests {
             async move { count(listener, &AtomicUsize::new(0)).await },
             receiver,
         ));
-        serving.listeners.ipv4 = Some(task.clone());
-        assert!(!serving.missing().ipv4 && serving.missing().ipv6);
+        serving.streams.ipv4 = Some(task.clone());
+        let missing = serving.missing().streams;
+        assert!(!missing.ipv4 && missing.ipv6);
         drop(serving);
         while !task.is_finished() {
             tokio::task::yield_now().await;

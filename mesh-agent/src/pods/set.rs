@@ -159,7 +159,7 @@ impl PodSet {
             .values_mut()
             .map(|enrolment| {
                 (
-                    Arc::clone(&enrolment.connections),
+                    Arc::clone(&enrolment.proxy.connections),
                     enrolment.stop_listening(),
                 )
             })

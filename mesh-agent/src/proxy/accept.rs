@@ -4,33 +4,23 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 
-use super::{
-    capacity,
-    connection::{Connections, forward},
-    occasionally::Occasionally,
-};
-use crate::{kernel::Maps, pods::Netns};
+use super::{PodProxy, capacity, connection::forward, occasionally::Occasionally};
 
 /// How long to leave new connections waiting when there is no descriptor left for them at all.
 const NO_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(20);
 
 /// Accepts and forwards connections in one pod, until dropped. Returns when the listener is dead.
-pub async fn serve(
-    listener: TcpListener,
-    netns: Arc<Netns>,
-    maps: Arc<Maps>,
-    connections: Arc<Connections>,
-) {
+pub async fn serve(listener: TcpListener, pod: Arc<PodProxy>) {
     static SAID: Occasionally = Occasionally::new();
     loop {
         match listener.accept().await {
             Ok((client, peer)) => {
-                let open = connections.begin();
+                let open = pod.connections.begin();
                 // Accepted first: to wait with room in hand would keep it from busier pods.
                 let room = capacity::room().await;
-                let (netns, maps) = (Arc::clone(&netns), Arc::clone(&maps));
+                let pod = Arc::clone(&pod);
                 tokio::spawn(async move {
-                    forward(open, client, peer, &netns, &maps).await;
+                    forward(open, client, peer, &pod).await;
                     drop(room);
                 });
             }
@@ -40,7 +30,7 @@ pub async fn serve(
                     tracing::error!(
                         "pod at {}: {error}; new connections wait; raise the agent's open-files \
                          limit (2 descriptors per connection)",
-                        netns.path().display()
+                        pod.netns.path().display()
                     );
                 }
                 tokio::time::sleep(NO_DESCRIPTORS_PAUSE).await;
@@ -49,7 +39,7 @@ pub async fn serve(
                 tracing::error!(
                     "pod at {}: the agent's listener is dead: {error}; was it killed from inside \
                      the pod?",
-                    netns.path().display()
+                    pod.netns.path().display()
                 );
                 return;
             }

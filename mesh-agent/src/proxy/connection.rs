@@ -17,11 +17,10 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use super::{copy::copy_both_ways, given_up::given_up, occasionally::Occasionally, upstream};
-use crate::{
-    kernel::Maps,
-    pods::{self, Netns},
+use super::{
+    PodProxy, copy::copy_both_ways, dns, given_up::given_up, occasionally::Occasionally, upstream,
 };
+use crate::pods::{self, Netns};
 
 /// An open connection.
 #[derive(Debug)]
@@ -180,14 +179,9 @@ impl Drop for Entry<'_> {
 }
 
 /// Carries one connection to its end.
-pub(super) async fn forward(
-    open: Open,
-    client: TcpStream,
-    peer: SocketAddr,
-    netns: &Netns,
-    maps: &Maps,
-) {
+pub(super) async fn forward(open: Open, client: TcpStream, peer: SocketAddr, pod: &PodProxy) {
     let connections = &*open.0;
+    let netns = &*pod.netns;
     let Some((proxy, destination)) = original_destination(&client) else {
         tracing::debug!(
             "pod at {}: {peer} connected to the agent itself; reset",
@@ -203,8 +197,13 @@ pub(super) async fn forward(
         sent: AtomicU64::new(0),
         received: AtomicU64::new(0),
     });
+    let Connection { sent, received, .. } = &*entry.connection;
     let carry = async {
-        let connecting = upstream::connect(netns, maps, destination, bound_source(peer.ip()));
+        if pod.is_dns(destination.port()) {
+            return dns::serve_stream(client, destination, pod, sent, received).await;
+        }
+        let source = bound_source(peer.ip());
+        let connecting = upstream::connect(netns, &pod.maps, destination, source);
         let server = tokio::select! {
             connected = connecting => connected.inspect_err(|error| {
                 connections.failed.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +211,6 @@ pub(super) async fn forward(
             })?,
             () = given_up(&client) => return Ok(()),
         };
-        let Connection { sent, received, .. } = &*entry.connection;
         copy_both_ways(&client, &server, sent, received).await?;
         pods::close_in_order(&client)?;
         pods::close_in_order(&server)

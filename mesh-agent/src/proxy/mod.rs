@@ -5,13 +5,17 @@ mod capacity;
 mod connection;
 mod copy;
 mod direction;
+mod dns;
 mod given_up;
 mod last_words;
 mod occasionally;
 mod pace;
 mod pipe;
+mod pod_proxy;
 mod scratch;
 mod upstream;
 
 pub use accept::serve;
 pub use connection::{Connection, ConnectionStatus, Connections};
+pub use dns::{DnsCounters, DnsStatus, Resolver, serve_datagrams};
+pub use pod_proxy::PodProxy;

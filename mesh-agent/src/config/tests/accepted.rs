@@ -52,6 +52,7 @@ fn a_pod_needs_only_a_name_and_a_netns() {
             outbound: true,
             inbound: false,
             dns: false,
+            dns_ports: vec![53],
         },
         exclude_ports: Vec::new(),
         exclude_cidrs: Vec::new(),
@@ -163,8 +164,8 @@ fn what_will_surprise_is_warned_of() {
         [
             "mesh.yaml:4:24: pods[0].capture.inbound: this version leaves inbound traffic alone; \
              set it to false to silence this",
-            "mesh.yaml:4:35: pods[0].capture.dns: this version leaves dns traffic alone; set it to \
-             false to silence this",
+            "mesh.yaml:4:35: pods[0].capture.dns: a pod with a proxy of its own asks its DNS servers \
+             itself; set it to false to silence this",
             "mesh.yaml:4:51: pods[0].capture.outbound: nothing of this pod is captured, and its \
              own proxy has to steer the traffic itself; set it to true, or remove the pod",
             "mesh.yaml:5:20: pods[0].excludeCidrs[0]: `10.1.2.3/8` has host bits and is taken as \

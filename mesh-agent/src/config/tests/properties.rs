@@ -66,7 +66,7 @@ fn pod() -> impl Strategy<Value = Pod> {
             "null|true|off|y|1e5|0x1|0o7|inf"
         ],
         path(40),
-        any::<[bool; 3]>(),
+        (any::<[bool; 3]>(), prop::collection::vec(1_u16.., 1..=8)),
         prop::collection::vec(1_u16.., 0..5),
         prop::collection::vec(network(), 0..5),
         prop_oneof![Just(OnAgentDown::Open), Just(OnAgentDown::Closed)],
@@ -74,7 +74,7 @@ fn pod() -> impl Strategy<Value = Pod> {
     )
         .prop_map(
             |(name, netns, capture, exclude_ports, exclude_cidrs, on_agent_down, proxy)| {
-                let [outbound, inbound, dns] = capture;
+                let ([outbound, inbound, dns], dns_ports) = capture;
                 Pod {
                     name,
                     netns,
@@ -82,6 +82,7 @@ fn pod() -> impl Strategy<Value = Pod> {
                         outbound,
                         inbound,
                         dns,
+                        dns_ports,
                     },
                     exclude_ports,
                     exclude_cidrs,

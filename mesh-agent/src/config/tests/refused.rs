@@ -213,6 +213,19 @@ fn values_out_of_range() {
             "4:20: pods[0].excludePorts[0]: `65536` does not fit here; write a port from 1 to 65535",
         ),
         (
+            "capture: {dnsPorts: []}",
+            "4:25: pods[0].capture.dnsPorts: is empty; write [53], or set `dns: false`",
+        ),
+        (
+            "capture: {dnsPorts: [53, 0]}",
+            "4:30: pods[0].capture.dnsPorts[1]: port 0 is not a port; write a port from 1 to 65535",
+        ),
+        (
+            "capture: {dnsPorts: [1, 2, 3, 4, 5, 6, 7, 8, 9]}",
+            "4:25: pods[0].capture.dnsPorts: 9 ports, of 8 at most; write a list of 1 to 8 ports \
+             such as [53, 5353]",
+        ),
+        (
             "excludeCidrs: ['::ffff:10.1.0.0/104']",
             "4:20: pods[0].excludeCidrs[0]: `::ffff:10.1.0.0/104` is an IPv4 network in IPv6 \
              notation; write 10.0.0.0/8",

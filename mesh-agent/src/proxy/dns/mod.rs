@@ -1,0 +1,19 @@
+//! The agent's DNS proxy: asks the very server that the app asked, keeps answers, and gives up in
+//! time for the app to try its next server.
+
+mod answer;
+mod counters;
+mod datagrams;
+mod exchange;
+mod packet_info;
+mod query;
+mod resolver;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use counters::{DnsCounters, DnsStatus};
+pub use datagrams::serve_datagrams;
+pub use resolver::Resolver;
+pub(super) use stream::serve_stream;

@@ -1,0 +1,55 @@
+//! What the connections and datagrams of one pod have in common.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU16, Ordering},
+};
+
+use mesh_common::MOST_CAPTURED_PORTS;
+
+use super::{Connections, dns::Resolver};
+use crate::{kernel::Maps, pods::Netns};
+
+/// The proxy of one pod.
+#[derive(Debug)]
+pub struct PodProxy {
+    /// Where its sockets to servers are made.
+    pub netns: Arc<Netns>,
+    /// The kernel half.
+    pub maps: Arc<Maps>,
+    /// The open connections.
+    pub connections: Arc<Connections>,
+    /// Answers its DNS queries, if they are captured.
+    pub resolver: Resolver,
+    /// Ports of DNS servers, changed without a lock when the configuration does; 0 is none.
+    dns_ports: [AtomicU16; MOST_CAPTURED_PORTS],
+}
+
+impl PodProxy {
+    /// A proxy with no connection yet.
+    pub fn new(netns: Arc<Netns>, maps: Arc<Maps>) -> Self {
+        Self {
+            netns,
+            maps,
+            connections: Arc::default(),
+            resolver: Resolver::default(),
+            dns_ports: Default::default(),
+        }
+    }
+
+    /// Connections to these ports are DNS from now on.
+    pub fn set_dns_ports(&self, ports: [u16; MOST_CAPTURED_PORTS]) {
+        for (place, port) in self.dns_ports.iter().zip(ports) {
+            place.store(port, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether connections to this port are DNS.
+    pub(super) fn is_dns(&self, port: u16) -> bool {
+        port != 0
+            && self
+                .dns_ports
+                .iter()
+                .any(|dns| dns.load(Ordering::Relaxed) == port)
+    }
+}
