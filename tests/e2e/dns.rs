@@ -347,3 +347,46 @@ fn one_socket_may_talk_to_more_servers_than_are_remembered() {
         ensure_idle(&agent)
     });
 }
+
+#[test]
+fn names_of_the_configuration_are_answered_and_change_with_it() {
+    scenario(|node| {
+        let place = Place::new(node)?;
+        let _server = dnsmasq(&place.server, "10")?;
+        let config = |addresses: &str| {
+            let hosts = "[reviews.demo, '*.reviews.demo']";
+            node.config()
+                .pod_with(&place.client, &[CAPTURE])
+                .after(&format!(
+                    "destinations: [{{name: reviews, hosts: {hosts}, addresses: [{addresses}]}}]"
+                ))
+        };
+        let agent = node.agent(&config("10.96.0.10, 'fd96::10'"))?;
+        let asked = |name: &str, kind: &str| -> Result<String> {
+            let server = format!("@{SERVER}");
+            let mut said = Vec::new();
+            for more in ["+notcp", "+tcp"] {
+                let dig = ["dig", &server, name, kind, "+short", more];
+                said.push(place.client.run(dig)?.success()?.trim().to_owned());
+            }
+            said.dedup();
+            Ok(said.join(" over UDP, over TCP "))
+        };
+        ensure!(asked("reviews.demo", "A")? == "10.96.0.10");
+        ensure!(asked("V2.Reviews.demo", "AAAA")? == "fd96::10");
+        ensure!(asked("reviews.demo", "TXT")?.is_empty());
+        ensure!(asked("who.test", "A")? == "192.0.2.10");
+        let (text, _) = place.resolving(&[SERVER], &["getent", "ahosts", "reviews.demo"])?;
+        ensure!(
+            text.contains("10.96.0.10") && text.contains("fd96::10"),
+            "{text}"
+        );
+        agent.rewrite_config(&config("10.96.0.11").to_yaml())?;
+        wait_until(BOUND, "the new address", || {
+            Ok(asked("reviews.demo", "A")? == "10.96.0.11")
+        })?;
+        let dns = &agent.json("pods")?[0]["dns"];
+        ensure!(dns["configured"].as_u64() > Some(7), "{dns}");
+        ensure_idle(&agent)
+    });
+}

@@ -11,6 +11,7 @@ use crate::pod::Pod;
 pub struct Config {
     agent: Vec<String>,
     pods: Vec<Vec<String>>,
+    after: String,
 }
 
 impl Config {
@@ -24,6 +25,7 @@ impl Config {
                 format!("pinPath: {}", node.pin_path().display()),
             ],
             pods: Vec::new(),
+            after: String::new(),
         }
     }
 
@@ -61,6 +63,14 @@ impl Config {
         self
     }
 
+    /// Adds lines after everything else, as in `destinations: []`.
+    #[must_use]
+    pub fn after(mut self, text: &str) -> Self {
+        self.after.push_str(text);
+        self.after.push('\n');
+        self
+    }
+
     /// The file's text.
     pub fn to_yaml(&self) -> String {
         let mut yaml = String::from("agent:\n");
@@ -77,6 +87,6 @@ impl Config {
                 let _ = writeln!(yaml, "  {} {line}", if index == 0 { "-" } else { " " });
             }
         }
-        yaml
+        yaml + &self.after
     }
 }

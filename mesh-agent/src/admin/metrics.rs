@@ -29,6 +29,7 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
             .iter()
             .filter_map(|pod| Some((pod.spec.name.clone(), pod.dns?)))
             .collect(),
+        hosts: report.pods.hosts().queries(),
     };
     registry.register_collector(Box::new(collector));
     let mut text = String::new();
@@ -45,6 +46,7 @@ struct Snapshot {
     total: u64,
     failed: u64,
     dns: Vec<(String, DnsStatus)>,
+    hosts: Vec<(String, u64)>,
 }
 
 impl prometheus_client::collector::Collector for Snapshot {
@@ -87,7 +89,18 @@ impl prometheus_client::collector::Collector for Snapshot {
             "Pods whose traffic is captured",
             self.enrolled,
         )?;
-        dns(&mut encoder, &self.dns)
+        dns(&mut encoder, &self.dns)?;
+        let mut descriptor = encoder.encode_descriptor(
+            "dns_host_queries",
+            "Queries for names of the configuration",
+            None,
+            MetricType::Counter,
+        )?;
+        for (host, count) in &self.hosts {
+            let labels = [("host", host.as_str())];
+            ConstCounter::new(*count).encode(descriptor.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -117,7 +117,7 @@ impl Agent {
         // Without programs attached this changes nothing but maps that nobody reads; in a take-over
         // it refreshes the pods of the earlier run one by one.
         let started = pods
-            .apply(&config.pods)
+            .apply(&config)
             .map_err(anyhow::Error::from)
             .and_then(|()| Ok(Attached::attach(loaded, &cgroup)?));
         let attached = match started {
@@ -176,7 +176,7 @@ impl Agent {
 
     fn reload(&mut self, outcome: anyhow::Result<Config>, watcher: &mut reload::Watcher) {
         let applied = outcome.and_then(|config| {
-            let applied = self.report.pods.apply(&config.pods);
+            let applied = self.report.pods.apply(&config);
             if applied.as_ref().is_err_and(PodError::may_pass) {
                 watcher.try_again();
             }

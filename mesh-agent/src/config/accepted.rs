@@ -30,6 +30,31 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "agent.maxConnections",
         "a whole number from 1024 to 4194304",
     ),
+    (
+        "destinations",
+        "a list of destinations, each starting with `- name: NAME`",
+    ),
+    ("destinations[]", "a mapping with `name`"),
+    (
+        "destinations[].name",
+        "1 to 63 characters of a-z, 0-9 and `-`, with a letter or digit first and last",
+    ),
+    (
+        "destinations[].hosts",
+        "a list of host names such as [reviews.demo]",
+    ),
+    (
+        "destinations[].hosts[]",
+        "a host name such as reviews.demo or *.reviews.demo",
+    ),
+    (
+        "destinations[].addresses",
+        "a list of addresses such as [10.96.0.10]",
+    ),
+    (
+        "destinations[].addresses[]",
+        "an address such as 10.96.0.10 or fd00::10",
+    ),
     ("pods", "a list of pods, each starting with `- name: NAME`"),
     ("pods[]", "a mapping with `name` and `netns`"),
     (

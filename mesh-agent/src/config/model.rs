@@ -1,5 +1,6 @@
 //! The configuration as the rest of the agent sees it: plain values, defaults filled in.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -20,6 +21,9 @@ pub struct Config {
     /// The pods to enrol. An empty list is fine.
     #[serde(deserialize_with = "default_if_null")]
     pub pods: Vec<Pod>,
+    /// The services that they talk to. Others can be reached as well.
+    #[serde(deserialize_with = "default_if_null")]
+    pub destinations: Vec<Destination>,
 }
 
 /// Settings of the agent itself. A change takes effect at the next start.
@@ -65,6 +69,22 @@ impl Default for Agent {
             max_connections: 262_144,
         }
     }
+}
+
+/// A service that pods talk to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Destination {
+    /// Name in tables, logs and metrics: a DNS label, unique in the file.
+    #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"))]
+    pub name: String,
+    /// Host names that the agent answers DNS queries for, in pods whose DNS is captured.
+    #[serde(default, deserialize_with = "default_if_null")]
+    pub hosts: Vec<String>,
+    /// The addresses of those names.
+    #[serde(default, deserialize_with = "default_if_null")]
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// One pod: a network namespace whose sockets the agent captures.

@@ -7,6 +7,8 @@ use ipnet::IpNet;
 
 use mesh_common::MOST_CAPTURED_PORTS;
 
+mod destinations;
+
 use super::accepted::accepted;
 use super::field_path::FieldPath;
 use super::finding::Finding;
@@ -29,7 +31,7 @@ pub(super) fn validate(config: &Config) -> Result<(), Finding> {
             return Err(taken(&at, "netns", &pod.netns.display().to_string(), first));
         }
     }
-    Ok(())
+    destinations::validate(&config.destinations)
 }
 
 fn agent(agent: &Agent) -> Result<(), Finding> {
@@ -125,7 +127,7 @@ fn dns_ports(at: &FieldPath, ports: &[u16]) -> Result<(), Finding> {
 
 /// What is valid but will surprise.
 pub(super) fn warnings(config: &Config) -> Vec<Finding> {
-    let mut warnings = Vec::new();
+    let mut warnings = destinations::warnings(config);
     for (index, pod) in config.pods.iter().enumerate() {
         let at = FieldPath::default().field("pods").index(index);
         let capture = at.field("capture");
@@ -172,11 +174,16 @@ fn refused(path: FieldPath, problem: impl Into<String>) -> Finding {
 
 fn taken(at: &FieldPath, field: &str, value: &str, first: usize) -> Finding {
     let other = FieldPath::default().field("pods").index(first).field(field);
-    let problem = format!("{} is already used by {other}", quoted(value));
     let remedy = format!("give each pod a {field} of its own");
+    used_twice(at.field(field), value, other, remedy)
+}
+
+/// A value that `other` has already.
+fn used_twice(at: FieldPath, value: &str, other: FieldPath, remedy: impl Into<String>) -> Finding {
+    let problem = format!("{} is already used by {other}", quoted(value));
     Finding {
         other: Some(other),
-        ..Finding::new(at.field(field), problem, remedy)
+        ..Finding::new(at, problem, remedy)
     }
 }
 

@@ -138,7 +138,7 @@ impl PodSet {
                     if let Some(enrolment) = enrolled.get_mut(&identity) {
                         enrolment.update(ready);
                     } else {
-                        enrolled.insert(identity, Enrolment::new(ready, &self.maps));
+                        enrolled.insert(identity, Enrolment::new(ready, &self.maps, &self.hosts));
                     }
                     (Some(identity), Ok(()))
                 }

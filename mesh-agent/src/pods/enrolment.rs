@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::{OnAgentDown, Pod, Proxy},
     kernel::{Cgroup, KernelError, Maps},
-    proxy::{Connections, PodProxy},
+    proxy::{Connections, PodProxy, SharedHosts},
 };
 
 /// An enrolled pod.
@@ -76,8 +76,8 @@ impl Ready {
 
 impl Enrolment {
     /// Serves a pod that the kernel half redirects already.
-    pub fn new(ready: Ready, maps: &Arc<Maps>) -> Self {
-        let proxy = PodProxy::new(Arc::clone(&ready.netns), Arc::clone(maps));
+    pub fn new(ready: Ready, maps: &Arc<Maps>, hosts: &SharedHosts) -> Self {
+        let proxy = PodProxy::new(Arc::clone(&ready.netns), Arc::clone(maps), hosts.clone());
         proxy.set_dns_ports(ready.kernel.dns_ports);
         let mut enrolment = Self {
             netns: ready.netns,

@@ -19,9 +19,9 @@ use super::{
     serving,
 };
 use crate::{
-    config::Pod,
+    config::{Config, Pod},
     kernel::Maps,
-    proxy::{ConnectionStatus, Connections},
+    proxy::{ConnectionStatus, Connections, Hosts, SharedHosts},
 };
 
 /// Every configured pod.
@@ -31,6 +31,8 @@ pub struct PodSet {
     /// How long the connections of a pod that was removed may go on.
     pub(super) drain_timeout: Duration,
     pub(super) next_exclusions_id: AtomicU32,
+    /// Names that the pods' DNS queries are answered from.
+    pub(super) hosts: SharedHosts,
     /// Locked as long as a change takes.
     enrolled: Mutex<Enrolled>,
     /// In the configuration's order. Never locked for long: this is what can be told meanwhile.
@@ -44,16 +46,24 @@ impl PodSet {
             maps,
             drain_timeout,
             next_exclusions_id: AtomicU32::new(1),
+            hosts: SharedHosts::default(),
             enrolled: Mutex::default(),
             members: Mutex::default(),
         }
     }
 
-    /// Makes `pods` the pods, whole or not at all: one that exists but cannot be enrolled fails the
+    /// Makes the pods and names of `config` those that are served, whole or not at all: one that exists but cannot be enrolled fails the
     /// whole change. Those that do not exist yet are waited for.
-    pub fn apply(&self, pods: &[Pod]) -> Result<(), PodError> {
-        let pods: Vec<Arc<Pod>> = pods.iter().cloned().map(Arc::new).collect();
-        self.change(&pods, OnFailure::Abandon)
+    pub fn apply(&self, config: &Config) -> Result<(), PodError> {
+        let pods: Vec<Arc<Pod>> = config.pods.iter().cloned().map(Arc::new).collect();
+        self.change(&pods, OnFailure::Abandon)?;
+        self.hosts.set(Hosts::of(&config.destinations));
+        Ok(())
+    }
+
+    /// The names of the configuration.
+    pub fn hosts(&self) -> Arc<Hosts> {
+        self.hosts.get()
     }
 
     /// Looks which pods came and went, and whether those that are there can still be redirected.

@@ -17,5 +17,5 @@ mod upstream;
 
 pub use accept::serve;
 pub use connection::{Connection, ConnectionStatus, Connections};
-pub use dns::{DnsCounters, DnsStatus, Resolver, serve_datagrams};
+pub use dns::{DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts, serve_datagrams};
 pub use pod_proxy::PodProxy;

@@ -7,7 +7,10 @@ use std::sync::{
 
 use mesh_common::MOST_CAPTURED_PORTS;
 
-use super::{Connections, dns::Resolver};
+use super::{
+    Connections,
+    dns::{Resolver, SharedHosts},
+};
 use crate::{kernel::Maps, pods::Netns};
 
 /// The proxy of one pod.
@@ -26,13 +29,13 @@ pub struct PodProxy {
 }
 
 impl PodProxy {
-    /// A proxy with no connection yet.
-    pub fn new(netns: Arc<Netns>, maps: Arc<Maps>) -> Self {
+    /// A proxy with no connection yet, which knows the names of the configuration.
+    pub fn new(netns: Arc<Netns>, maps: Arc<Maps>, hosts: SharedHosts) -> Self {
         Self {
             netns,
             maps,
             connections: Arc::default(),
-            resolver: Resolver::default(),
+            resolver: Resolver::new(hosts),
             dns_ports: Default::default(),
         }
     }

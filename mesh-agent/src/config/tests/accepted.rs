@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::super::accepted::ACCEPTED;
 use super::super::{
-    Agent, Capture, CgroupPath, Config, MetricsAddress, OnAgentDown, Pod, Proxy, Timespan,
-    fields_needing_restart, parse, schema,
+    Agent, Capture, CgroupPath, Config, Destination, MetricsAddress, OnAgentDown, Pod, Proxy,
+    Timespan, fields_needing_restart, parse, schema,
 };
 use super::pod_with;
 
@@ -78,11 +78,15 @@ agent:
 pods:
   - name: client
     netns: /run/netns/client
-    capture: {outbound: true, inbound: false, dns: false}
+    capture: {outbound: true, inbound: false, dns: false, dnsPorts: [53, 5353]}
     excludePorts: [22, 22, 65535]
     excludeCidrs: [169.254.0.0/16, 'fd00::/8', 169.254.0.0/16]
     onAgentDown: closed
     proxy: {external: {port: 15001, cgroup: /sys/fs/cgroup/proxy}}
+destinations:
+  - name: reviews
+    hosts: [reviews.demo, '*.Reviews.demo', a_b.c]
+    addresses: [10.96.0.10, 'fd00::10']
 ";
     let expected = Config {
         agent: Agent {
@@ -96,7 +100,10 @@ pods:
         pods: vec![Pod {
             name: "client".to_owned(),
             netns: "/run/netns/client".into(),
-            capture: Capture::default(),
+            capture: Capture {
+                dns_ports: vec![53, 5353],
+                ..Capture::default()
+            },
             exclude_ports: vec![22, 22, 65535],
             exclude_cidrs: ["169.254.0.0/16", "fd00::/8", "169.254.0.0/16"]
                 .map(|cidr| cidr.parse().unwrap())
@@ -107,8 +114,15 @@ pods:
                 cgroup: "/sys/fs/cgroup/proxy".into(),
             },
         }],
+        destinations: vec![Destination {
+            name: "reviews".to_owned(),
+            hosts: ["reviews.demo", "*.Reviews.demo", "a_b.c"]
+                .map(str::to_owned)
+                .to_vec(),
+            addresses: vec!["10.96.0.10".parse().unwrap(), "fd00::10".parse().unwrap()],
+        }],
     };
-    assert_eq!(config(text), expected);
+    assert_eq!(parse(text, "mesh.yaml").unwrap().config, expected);
 }
 
 #[test]

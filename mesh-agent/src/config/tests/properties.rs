@@ -99,7 +99,11 @@ fn config() -> impl Strategy<Value = Config> {
         pods.dedup_by(|a, b| a.name == b.name);
         pods.sort_by(|a, b| a.netns.cmp(&b.netns));
         pods.dedup_by(|a, b| a.netns == b.netns);
-        Config { agent, pods }
+        Config {
+            agent,
+            pods,
+            destinations: Vec::new(),
+        }
     })
 }
 

@@ -7,8 +7,8 @@ use super::{check, check_pod, refusal};
 fn unknown_missing_and_repeated_fields() {
     check(&[
         (
-            "destinations: []",
-            "1:1: destinations: unknown field; top level has `agent`, `pods`",
+            "policies: []",
+            "1:1: policies: unknown field; top level has `agent`, `pods`, `destinations`",
         ),
         (
             "metrics: off",
@@ -239,6 +239,36 @@ fn values_out_of_range() {
             "proxy: {external: {port: 1, cgroup: a}}",
             "4:41: pods[0].proxy.external.cgroup: `a` is not an absolute path; write the absolute \
              path of the cgroup v2 directory the proxy runs in",
+        ),
+    ]);
+}
+
+#[test]
+fn destinations() {
+    check(&[
+        (
+            "destinations:\n  - name: a\n    host: [a.b]\n",
+            "3:5: destinations[0].host: unknown field; did you mean `hosts`?",
+        ),
+        (
+            "destinations:\n  - name: a\n    hosts: [a.b, 'a..b']\n",
+            "3:18: destinations[0].hosts[1]: `a..b` is not a host name; write a host name such as \
+             reviews.demo or *.reviews.demo",
+        ),
+        (
+            "destinations:\n  - name: a\n    hosts: [a.b]\n  - name: b\n    hosts: [c, A.b]\n",
+            "5:16: destinations[1].hosts[1]: `A.b` is already used by destinations[0].hosts[0] \
+             (line 3); name each host once",
+        ),
+        (
+            "destinations:\n  - name: a\n  - name: a\n",
+            "3:11: destinations[1].name: `a` is already used by destinations[0].name (line 2); \
+             give each destination a name of its own",
+        ),
+        (
+            "destinations:\n  - name: a\n    addresses: [10.0.0.300]\n",
+            "3:17: destinations[0].addresses[0]: `10.0.0.300` does not fit here; write an address \
+             such as 10.96.0.10 or fd00::10",
         ),
     ]);
 }

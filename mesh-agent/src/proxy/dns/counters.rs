@@ -36,6 +36,8 @@ macro_rules! counters {
 counters! {
     /// Queries that came from apps.
     queries,
+    /// Those answered with addresses of the configuration.
+    configured,
     /// Those answered from the cache.
     cached,
     /// Those that shared the answer to another's query under way.

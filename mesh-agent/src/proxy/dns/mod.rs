@@ -5,6 +5,7 @@ mod answer;
 mod counters;
 mod datagrams;
 mod exchange;
+mod hosts;
 mod packet_info;
 mod query;
 mod resolver;
@@ -15,5 +16,6 @@ mod wire;
 
 pub use counters::{DnsCounters, DnsStatus};
 pub use datagrams::serve_datagrams;
+pub use hosts::{Hosts, SharedHosts};
 pub use resolver::Resolver;
 pub(super) use stream::serve_stream;

@@ -12,9 +12,11 @@ use hickory_proto::{
 use proptest::prelude::*;
 
 use super::{
+    Hosts,
     answer::{Answer, server_failure},
     query::Query,
 };
+use crate::config::Destination;
 
 const SERVER: &str = "10.0.0.1:53";
 
@@ -57,7 +59,7 @@ fn answered(query: &Query, ttls: &[u32]) -> Message {
 fn an_answer_that_was_kept_has_the_new_id_the_new_capitals_and_what_is_left_of_its_ttls() {
     let first = asked("who.test.", 1, None);
     let answer = Answer::new(answered(&first, &[300, 60]).to_vec().unwrap());
-    assert_eq!(answer.lifetime(), Duration::from_secs(60));
+    assert_eq!(answer.lifetime(), Duration::from_mins(1));
     let second = asked("WHO.tESt.", 2, None);
     assert_eq!(first.key(), second.key());
     let bytes = answer.to_datagram(&second, Duration::from_secs(45));
@@ -148,6 +150,68 @@ fn transfers_updates_and_several_questions_are_no_plain_queries() {
     assert!(changed(5, 2).is_none(), "two questions");
     assert!(changed(7, 1).is_none(), "an answer in a query");
     assert!(Query::parse(&[plain.as_slice(), &[0]].concat(), server()).is_none());
+}
+
+#[test]
+fn names_of_the_configuration_are_answered_in_both_families_and_with_no_other_records() {
+    let destination = |hosts: &[&str], addresses: &[&str]| Destination {
+        name: "a".to_owned(),
+        hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    let hosts = Hosts::of(&[
+        destination(
+            &["Reviews.demo", "*.deep.demo"],
+            &["10.96.0.10", "fd00::10"],
+        ),
+        destination(&["*.a.deep.demo"], &["10.96.0.11"]),
+        destination(&["nowhere.demo"], &[]),
+    ]);
+    let answer = |text: &str, kind: RecordType, edns: bool| {
+        let mut message = Message::new(5, MessageType::Query, OpCode::Query);
+        message.add_query(Question::query(name(text), kind));
+        if edns {
+            message.set_edns(Edns::new());
+        }
+        let query = Query::parse(&message.to_vec().unwrap(), server()).unwrap();
+        let answer = hosts.answer(&query)?;
+        assert!(query.is_answered_by(&answer));
+        let heard = Message::from_vec(&answer).unwrap();
+        assert_eq!(heard.edns.is_some(), edns);
+        assert_eq!(heard.metadata.response_code, ResponseCode::NoError);
+        Some(
+            heard
+                .answers
+                .iter()
+                .map(|record| record.data.to_string())
+                .collect::<Vec<_>>(),
+        )
+    };
+    let (a, aaaa) = (RecordType::A, RecordType::AAAA);
+    assert_eq!(answer("reviews.DEMO.", a, true).unwrap(), ["10.96.0.10"]);
+    assert_eq!(answer("reviews.demo.", aaaa, false).unwrap(), ["fd00::10"]);
+    assert!(
+        answer("reviews.demo.", RecordType::MX, true)
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(answer("x.deep.demo.", a, true).unwrap(), ["10.96.0.10"]);
+    assert_eq!(answer("x.y.deep.demo.", a, true).unwrap(), ["10.96.0.10"]);
+    assert_eq!(answer("x.a.deep.demo.", a, true).unwrap(), ["10.96.0.11"]);
+    for other in [
+        "deep.demo.",
+        "nowhere.demo.",
+        "demo.",
+        "xreviews.demo.",
+        ".",
+    ] {
+        assert!(answer(other, a, true).is_none(), "{other}");
+    }
+    let counted = hosts.queries();
+    assert!(
+        counted.contains(&("reviews.demo".to_owned(), 3)),
+        "{counted:?}"
+    );
 }
 
 proptest! {

@@ -1,0 +1,77 @@
+//! What the types cannot say of destinations.
+
+use std::collections::HashMap;
+
+use super::{is_dns_label, refused, used_twice};
+use crate::config::field_path::FieldPath;
+use crate::config::finding::Finding;
+use crate::config::model::{Config, Destination};
+use crate::config::yaml::quoted;
+
+/// The first rule that they break.
+pub(super) fn validate(destinations: &[Destination]) -> Result<(), Finding> {
+    let mut names = HashMap::new();
+    let mut hosts = HashMap::new();
+    for (index, destination) in destinations.iter().enumerate() {
+        let at = path(index);
+        let name = at.field("name");
+        if !is_dns_label(&destination.name) {
+            let problem = format!("{} is not a DNS label", quoted(&destination.name));
+            return Err(refused(name, problem));
+        }
+        if let Some(first) = names.insert(destination.name.as_str(), name.clone()) {
+            let remedy = "give each destination a name of its own";
+            return Err(used_twice(name, &destination.name, first, remedy));
+        }
+        for (index, host) in destination.hosts.iter().enumerate() {
+            let at = at.field("hosts").index(index);
+            if !is_host(host) {
+                let problem = format!("{} is not a host name", quoted(host));
+                return Err(refused(at, problem));
+            }
+            if let Some(first) = hosts.insert(host.to_ascii_lowercase(), at.clone()) {
+                return Err(used_twice(at, host, first, "name each host once"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is valid but will surprise.
+pub(super) fn warnings(config: &Config) -> Vec<Finding> {
+    let mut warnings = Vec::new();
+    let has_dns = config.pods.iter().any(|pod| pod.capture.dns);
+    for (index, destination) in config.destinations.iter().enumerate() {
+        if destination.hosts.is_empty() {
+            continue;
+        }
+        if destination.addresses.is_empty() {
+            warnings.push(Finding::new(
+                path(index).field("hosts"),
+                "without addresses these names are left to the pods' DNS servers",
+                "add `addresses: [ADDRESS]`",
+            ));
+        } else if !has_dns {
+            warnings.push(Finding::new(
+                path(index).field("hosts"),
+                "no pod's DNS is captured, so nobody is answered with these names",
+                "set `capture: {dns: true}` for the pods that use them",
+            ));
+        }
+    }
+    warnings
+}
+
+fn path(index: usize) -> FieldPath {
+    FieldPath::default().field("destinations").index(index)
+}
+
+/// RFC 1123 names as they stand in a DNS query, without a dot at the end. `_` is common in practice.
+fn is_host(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(allowed)
+    };
+    let labels = name.strip_prefix("*.").unwrap_or(name);
+    labels.len() <= 253 && labels.split('.').all(is_label)
+}
