@@ -175,7 +175,7 @@ pub fn released(socket: *mut bpf_sock) {
 #[inline(always)]
 fn forget(netns_cookie: u64, proxy_port: u16, flow: &DatagramFlow) {
     let key = OriginKey::datagrams(netns_cookie, flow.token, proxy_port);
-    if ORIGIN_DST_MAP.remove(&key).is_ok() {
+    if ORIGIN_DST_MAP.remove(key).is_ok() {
         origin_removed();
     }
 }

@@ -10,6 +10,10 @@ use mesh_common::{DatagramState, SocketRole, SocketState};
 use crate::maps::{SK_STORAGE_MAP, UDP_STORAGE_MAP};
 
 #[inline(always)]
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the map is a name for the kernel, not where the storage is"
+)]
 fn lookup<T>(
     map: &'static SkStorage<T>,
     socket: *mut bpf_sock,

@@ -186,7 +186,7 @@ fn is_address_excluded(pod: &Pod, address: Words) -> bool {
 /// Whether `port` is one of `ports`, in which 0 is none.
 #[inline(always)]
 pub fn has_port(ports: &[u16], port: u16) -> bool {
-    port != 0 && ports.iter().any(|&wanted| wanted == port)
+    port != 0 && ports.contains(&port)
 }
 
 /// A call that is to be redirected.

@@ -21,6 +21,7 @@ mod redirectable;
 mod reload;
 mod shutdown;
 mod stage;
+mod udp;
 mod untouched;
 mod verbs;
 mod volume;

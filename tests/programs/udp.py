@@ -9,10 +9,12 @@ from peer import parse, text_of
 if sys.argv[1] == "serve":
     server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    # Answers of many clients at once: SO_RCVBUFFORCE.
+    server.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)
     server.bind(("::", int(sys.argv[2])))
     print("ready", flush=True)
     while True:
-        data, client = server.recvfrom(2048)
+        data, client = server.recvfrom(65536)
         server.sendto(data, client)
 
 family, address = parse(sys.argv[2])

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{pods::PodState, proxy::DnsStatus};
+use crate::{
+    pods::PodState,
+    proxy::{DatagramStatus, DnsStatus},
+};
 
 /// Answer to `/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -102,6 +105,8 @@ pub struct Pod {
     pub connections_failed: u64,
     /// What became of its DNS queries, if they are captured.
     pub dns: Option<DnsStatus>,
+    /// What became of its other datagrams, if any are captured.
+    pub datagrams: Option<DatagramStatus>,
 }
 
 /// Element of the answer to `/connections`.

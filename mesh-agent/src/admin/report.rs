@@ -156,6 +156,7 @@ fn pod(report: PodReport) -> Pod {
         connections_total: report.connections_total,
         connections_failed: report.connections_failed,
         dns: report.dns,
+        datagrams: report.datagrams,
     }
 }
 

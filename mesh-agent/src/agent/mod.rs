@@ -89,10 +89,7 @@ impl Agent {
         let place = Place::take(&cgroup, &config.agent.pin_path)?;
         let mut loaded = Loaded::load(&config.agent.pin_path, config.agent.max_connections)?;
         let maps = Arc::new(loaded.maps()?);
-        let pods = Arc::new(PodSet::new(
-            Arc::clone(&maps),
-            config.agent.drain_timeout.into(),
-        ));
+        let pods = Arc::new(PodSet::new(Arc::clone(&maps), &config.agent));
         let earlier = Earlier::of(&maps, loaded.takes_over);
         pods.start_exclusions_at(earlier.next_exclusions_id);
 

@@ -23,6 +23,10 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "the absolute path of a directory on a bpffs, such as /sys/fs/bpf/mesh",
     ),
     (
+        "agent.udpIdleTimeout",
+        "a duration from 1s to 24h such as `60s`",
+    ),
+    (
         "agent.drainTimeout",
         "whole numbers with units, such as 250ms, 5s or 1m30s (at most 10m)",
     ),
@@ -77,6 +81,11 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "a list of 1 to 8 ports such as [53, 5353]",
     ),
     ("pods[].capture.dnsPorts[]", "a port from 1 to 65535"),
+    (
+        "pods[].capture.udpPorts",
+        "a list of at most 8 ports such as [514]",
+    ),
+    ("pods[].capture.udpPorts[]", "a port from 1 to 65535"),
     ("pods[].excludePorts", "a list of ports such as [22, 5432]"),
     ("pods[].excludePorts[]", "a port from 1 to 65535"),
     (

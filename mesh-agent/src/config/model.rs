@@ -1,6 +1,7 @@
 //! The configuration as the rest of the agent sees it: plain values, defaults filled in.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -42,6 +43,8 @@ pub struct Agent {
     pub pin_path: PathBuf,
     /// How long SIGTERM waits for open connections: at most `10m`.
     pub drain_timeout: Timespan,
+    /// How long nothing may come either way before a flow of captured datagrams ends: 1s to 24h.
+    pub udp_idle_timeout: Timespan,
     /// Capacity of `origin_dst_map` in connections: 1024 to 4194304.
     #[schemars(range(min = 1024, max = 4_194_304))]
     pub max_connections: u32,
@@ -50,6 +53,9 @@ pub struct Agent {
 impl Agent {
     /// Longest path a Unix socket address can hold, in bytes, without the closing NUL.
     pub const MAX_SOCKET_PATH: usize = 107;
+    /// Shortest and longest `udpIdleTimeout`.
+    pub const UDP_IDLE_TIMEOUT: RangeInclusive<Timespan> =
+        Timespan::from_secs(1)..=Timespan::from_secs(24 * 60 * 60);
     /// Longest `drainTimeout`.
     pub const MAX_DRAIN_TIMEOUT: Timespan = Timespan::from_secs(600);
     /// Smallest `maxConnections`.
@@ -66,6 +72,7 @@ impl Default for Agent {
             admin_socket: PathBuf::from("/run/mesh-agent/admin.sock"),
             pin_path: PathBuf::from("/sys/fs/bpf/mesh"),
             drain_timeout: Timespan::from_secs(5),
+            udp_idle_timeout: Timespan::from_secs(60),
             max_connections: 262_144,
         }
     }
@@ -129,6 +136,9 @@ pub struct Capture {
     /// Ports of DNS servers: 1 to 8 of them, each 1 to 65535.
     #[schemars(length(min = 1, max = MOST_CAPTURED_PORTS), inner(range(min = 1)))]
     pub dns_ports: Vec<u16>,
+    /// Other UDP ports to capture, at most 8, each 1 to 65535.
+    #[schemars(length(max = MOST_CAPTURED_PORTS), inner(range(min = 1)))]
+    pub udp_ports: Vec<u16>,
 }
 
 impl Default for Capture {
@@ -138,6 +148,7 @@ impl Default for Capture {
             inbound: false,
             dns: false,
             dns_ports: vec![53],
+            udp_ports: Vec::new(),
         }
     }
 }

@@ -12,7 +12,7 @@ mod destinations;
 use super::accepted::accepted;
 use super::field_path::FieldPath;
 use super::finding::Finding;
-use super::model::{Agent, Config, Pod, Proxy};
+use super::model::{Agent, Capture, Config, Pod, Proxy};
 use super::values::{CgroupPath, MetricsAddress};
 use super::yaml::quoted;
 
@@ -63,6 +63,10 @@ fn agent(agent: &Agent) -> Result<(), Finding> {
         let problem = format!("`{}` is too long", agent.drain_timeout);
         return Err(refused(at.field("drainTimeout"), problem));
     }
+    if !Agent::UDP_IDLE_TIMEOUT.contains(&agent.udp_idle_timeout) {
+        let problem = format!("`{}` is out of range", agent.udp_idle_timeout);
+        return Err(refused(at.field("udpIdleTimeout"), problem));
+    }
     if !(Agent::MIN_CONNECTIONS..=Agent::MAX_CONNECTIONS).contains(&agent.max_connections) {
         let problem = format!("`{}` is out of range", agent.max_connections);
         return Err(refused(at.field("maxConnections"), problem));
@@ -93,10 +97,7 @@ fn one_pod(at: &FieldPath, pod: &Pod) -> Result<(), Finding> {
             ));
         }
     }
-    dns_ports(
-        &at.field("capture").field("dnsPorts"),
-        &pod.capture.dns_ports,
-    )?;
+    captured_ports(&at.field("capture"), pod)?;
     if let Proxy::External { port, cgroup } = &pod.proxy {
         let external = at.field("proxy").field("external");
         if *port == 0 {
@@ -107,22 +108,27 @@ fn one_pod(at: &FieldPath, pod: &Pod) -> Result<(), Finding> {
     Ok(())
 }
 
-fn dns_ports(at: &FieldPath, ports: &[u16]) -> Result<(), Finding> {
-    if ports.is_empty() {
-        return Err(Finding::new(
-            at.clone(),
-            "is empty",
-            "write [53], or set `dns: false`",
-        ));
+fn captured_ports(capture: &FieldPath, pod: &Pod) -> Result<(), Finding> {
+    let Capture {
+        dns_ports,
+        udp_ports,
+        ..
+    } = &pod.capture;
+    let dns = capture.field("dnsPorts");
+    if dns_ports.is_empty() {
+        let remedy = "write [53], or set `dns: false`";
+        return Err(Finding::new(dns, "is empty", remedy));
     }
-    if ports.len() > MOST_CAPTURED_PORTS {
-        let problem = format!("{} ports, of {MOST_CAPTURED_PORTS} at most", ports.len());
-        return Err(refused(at.clone(), problem));
+    for (at, ports) in [(dns, dns_ports), (capture.field("udpPorts"), udp_ports)] {
+        if ports.len() > MOST_CAPTURED_PORTS {
+            let problem = format!("{} ports, of {MOST_CAPTURED_PORTS} at most", ports.len());
+            return Err(refused(at, problem));
+        }
+        if let Some(index) = ports.iter().position(|port| *port == 0) {
+            return Err(refused(at.index(index), "port 0 is not a port"));
+        }
     }
-    match ports.iter().position(|port| *port == 0) {
-        Some(index) => Err(refused(at.index(index), "port 0 is not a port")),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// What is valid but will surprise.
@@ -136,6 +142,13 @@ pub(super) fn warnings(config: &Config) -> Vec<Finding> {
                 capture.field("inbound"),
                 "this version leaves inbound traffic alone",
                 "set it to false to silence this",
+            ));
+        }
+        if !pod.capture.udp_ports.is_empty() && pod.proxy != Proxy::Agent {
+            warnings.push(Finding::new(
+                capture.field("udpPorts"),
+                "datagrams of a pod with a proxy of its own are left alone",
+                "remove it to silence this",
             ));
         }
         if pod.capture.dns && pod.proxy != Proxy::Agent {

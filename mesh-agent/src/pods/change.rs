@@ -138,7 +138,10 @@ impl PodSet {
                     if let Some(enrolment) = enrolled.get_mut(&identity) {
                         enrolment.update(ready);
                     } else {
-                        enrolled.insert(identity, Enrolment::new(ready, &self.maps, &self.hosts));
+                        enrolled.insert(
+                            identity,
+                            Enrolment::new(ready, &self.maps, &self.hosts, self.datagram_idle),
+                        );
                     }
                     (Some(identity), Ok(()))
                 }

@@ -1,6 +1,6 @@
 //! One enrolled pod: the agent's sockets inside it and its entry in the kernel half.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mesh_common::{
     DATAGRAM_PORT, MOST_CAPTURED_PORTS, ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, OUTBOUND_PORT,
@@ -76,8 +76,14 @@ impl Ready {
 
 impl Enrolment {
     /// Serves a pod that the kernel half redirects already.
-    pub fn new(ready: Ready, maps: &Arc<Maps>, hosts: &SharedHosts) -> Self {
-        let proxy = PodProxy::new(Arc::clone(&ready.netns), Arc::clone(maps), hosts.clone());
+    pub fn new(
+        ready: Ready,
+        maps: &Arc<Maps>,
+        hosts: &SharedHosts,
+        datagram_idle: Duration,
+    ) -> Self {
+        let netns = Arc::clone(&ready.netns);
+        let proxy = PodProxy::new(netns, Arc::clone(maps), hosts.clone(), datagram_idle);
         proxy.set_dns_ports(ready.kernel.dns_ports);
         let mut enrolment = Self {
             netns: ready.netns,
@@ -207,7 +213,7 @@ fn open(pod: &Pod, netns: &Netns, missing: Wanted, maps: &Maps) -> Result<Opened
 
 /// Whether datagrams of this pod come to the agent. With a proxy of its own they do not.
 fn captures_datagrams(pod: &Pod) -> bool {
-    pod.proxy == Proxy::Agent && pod.capture.dns
+    pod.proxy == Proxy::Agent && (pod.capture.dns || !pod.capture.udp_ports.is_empty())
 }
 
 fn ports(ports: &[u16]) -> [u16; MOST_CAPTURED_PORTS] {
@@ -234,11 +240,12 @@ fn kernel_pod(pod: &Pod) -> Result<KernelPod, PodError> {
     if !pod.exclude_ports.is_empty() {
         flags |= pod_flags::EXCLUDES_PORTS;
     }
+    let captures_dns = pod.proxy == Proxy::Agent && pod.capture.dns;
     let mut kernel = KernelPod {
         proxy_cgroup: 0,
         proxy_level: 0,
         capture: (u32::from(pod.capture.outbound) * capture::OUTBOUND)
-            | (u32::from(captures_datagrams(pod)) * capture::DNS),
+            | (u32::from(captures_dns) * capture::DNS),
         flags,
         on_agent_down: match pod.on_agent_down {
             OnAgentDown::Open => ON_AGENT_DOWN_OPEN,
@@ -248,12 +255,16 @@ fn kernel_pod(pod: &Pod) -> Result<KernelPod, PodError> {
         proxy_port: u32::from(OUTBOUND_PORT),
         datagram_port: u32::from(DATAGRAM_PORT),
         reserved: 0,
-        dns_ports: ports(if captures_datagrams(pod) {
+        dns_ports: ports(if captures_dns {
             &pod.capture.dns_ports
         } else {
             &[]
         }),
-        udp_ports: ports(&[]),
+        udp_ports: ports(if pod.proxy == Proxy::Agent {
+            &pod.capture.udp_ports
+        } else {
+            &[]
+        }),
     };
     if let Proxy::External { port, cgroup } = &pod.proxy {
         let error = |source| PodError::ProxyCgroup {

@@ -9,7 +9,7 @@ use std::{
 use mesh_common::{DATAGRAM_PORT, OUTBOUND_PORT, SocketRole};
 use nix::sys::socket::{
     setsockopt,
-    sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo},
+    sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBufForce},
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
@@ -178,6 +178,9 @@ fn has_ipv6() -> io::Result<bool> {
     }
 }
 
+/// All datagrams of a pod come to one socket, and may come at once.
+const DATAGRAM_BUFFER: usize = 4 << 20;
+
 /// The socket that captured datagrams come to. Each says to which address it was sent, which tells
 /// where the app wanted it to go.
 fn datagrams_of(domain: Domain) -> io::Result<Socket> {
@@ -192,6 +195,7 @@ fn datagrams_of(domain: Domain) -> io::Result<Socket> {
         setsockopt(&socket, Ipv4PacketInfo, &true)?;
         Ipv4Addr::UNSPECIFIED.into()
     };
+    setsockopt(&socket, RcvBufForce, &DATAGRAM_BUFFER)?;
     socket.attach_filter(&LOOPBACK_ONLY)?;
     socket.bind(&SocketAddr::from((address, DATAGRAM_PORT)).into())?;
     Ok(socket)

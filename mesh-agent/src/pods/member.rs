@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{NetnsIdentity, enrolment::Enrolment};
 use crate::{
     config::Pod,
-    proxy::{ConnectionStatus, DnsStatus, PodProxy},
+    proxy::{ConnectionStatus, DatagramStatus, DnsStatus, PodProxy},
 };
 
 /// State of a pod, for people.
@@ -39,6 +39,8 @@ pub struct PodReport {
     pub connections_failed: u64,
     /// What became of its DNS queries, if they are captured.
     pub dns: Option<DnsStatus>,
+    /// What became of its other datagrams, if any are captured.
+    pub datagrams: Option<DatagramStatus>,
 }
 
 /// A pod of the configuration, as it was found on the last look.
@@ -79,6 +81,11 @@ impl Member {
             connections_open: connections.map_or(0, |open| open.open()),
             connections_total: connections.map_or(0, |open| open.total()),
             connections_failed: connections.map_or(0, |open| open.failed()),
+            datagrams: self
+                .known
+                .as_ref()
+                .filter(|_| !self.pod.capture.udp_ports.is_empty())
+                .map(|known| known.proxy.datagrams.status()),
             dns: self
                 .known
                 .as_ref()

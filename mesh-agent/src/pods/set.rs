@@ -19,7 +19,7 @@ use super::{
     serving,
 };
 use crate::{
-    config::{Config, Pod},
+    config::{Agent, Config, Pod},
     kernel::Maps,
     proxy::{ConnectionStatus, Connections, Hosts, SharedHosts},
 };
@@ -30,6 +30,8 @@ pub struct PodSet {
     pub(super) maps: Arc<Maps>,
     /// How long the connections of a pod that was removed may go on.
     pub(super) drain_timeout: Duration,
+    /// How long nothing may come either way before a flow of datagrams ends.
+    pub(super) datagram_idle: Duration,
     pub(super) next_exclusions_id: AtomicU32,
     /// Names that the pods' DNS queries are answered from.
     pub(super) hosts: SharedHosts,
@@ -41,10 +43,11 @@ pub struct PodSet {
 
 impl PodSet {
     /// An empty set.
-    pub fn new(maps: Arc<Maps>, drain_timeout: Duration) -> Self {
+    pub fn new(maps: Arc<Maps>, agent: &Agent) -> Self {
         Self {
             maps,
-            drain_timeout,
+            drain_timeout: agent.drain_timeout.into(),
+            datagram_idle: agent.udp_idle_timeout.into(),
             next_exclusions_id: AtomicU32::new(1),
             hosts: SharedHosts::default(),
             enrolled: Mutex::default(),

@@ -28,7 +28,7 @@ static PIPES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(pipes(limit(
 /// Room for one connection, until dropped. When there is none, says so and waits.
 pub async fn room() -> Option<SemaphorePermit<'static>> {
     static SAID: Occasionally = Occasionally::new();
-    if let Ok(permit) = CONNECTIONS.try_acquire() {
+    if let Some(permit) = try_room() {
         return Some(permit);
     }
     if SAID.now() {
@@ -40,6 +40,11 @@ pub async fn room() -> Option<SemaphorePermit<'static>> {
     }
     // Never closed.
     CONNECTIONS.acquire().await.ok()
+}
+
+/// Room for one connection, or a flow of datagrams, if there is any.
+pub fn try_room() -> Option<SemaphorePermit<'static>> {
+    CONNECTIONS.try_acquire().ok()
 }
 
 /// Room for one pipe, until dropped; `None` when there is none.

@@ -4,6 +4,7 @@ mod accept;
 mod capacity;
 mod connection;
 mod copy;
+mod datagrams;
 mod direction;
 mod dns;
 mod given_up;
@@ -17,5 +18,6 @@ mod upstream;
 
 pub use accept::serve;
 pub use connection::{Connection, ConnectionStatus, Connections};
-pub use dns::{DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts, serve_datagrams};
+pub use datagrams::{DatagramCounters, DatagramStatus, serve_datagrams};
+pub use dns::{DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts};
 pub use pod_proxy::PodProxy;

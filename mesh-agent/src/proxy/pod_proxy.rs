@@ -1,14 +1,17 @@
 //! What the connections and datagrams of one pod have in common.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU16, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
 };
 
 use mesh_common::MOST_CAPTURED_PORTS;
 
 use super::{
-    Connections,
+    Connections, DatagramCounters,
     dns::{Resolver, SharedHosts},
 };
 use crate::{kernel::Maps, pods::Netns};
@@ -24,18 +27,29 @@ pub struct PodProxy {
     pub connections: Arc<Connections>,
     /// Answers its DNS queries, if they are captured.
     pub resolver: Resolver,
+    /// What became of its other datagrams.
+    pub datagrams: DatagramCounters,
+    /// How long nothing may come either way before a flow of datagrams ends.
+    pub datagram_idle: Duration,
     /// Ports of DNS servers, changed without a lock when the configuration does; 0 is none.
     dns_ports: [AtomicU16; MOST_CAPTURED_PORTS],
 }
 
 impl PodProxy {
     /// A proxy with no connection yet, which knows the names of the configuration.
-    pub fn new(netns: Arc<Netns>, maps: Arc<Maps>, hosts: SharedHosts) -> Self {
+    pub fn new(
+        netns: Arc<Netns>,
+        maps: Arc<Maps>,
+        hosts: SharedHosts,
+        datagram_idle: Duration,
+    ) -> Self {
         Self {
             netns,
             maps,
             connections: Arc::default(),
             resolver: Resolver::new(hosts),
+            datagrams: DatagramCounters::default(),
+            datagram_idle,
             dns_ports: Default::default(),
         }
     }

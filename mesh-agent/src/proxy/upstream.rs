@@ -8,8 +8,9 @@ use std::{
 };
 
 use mesh_common::SocketRole;
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use crate::{
     kernel::Maps,
@@ -20,6 +21,9 @@ use crate::{
 /// keep-alive only reaches the agent.
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// An app may have asked for a large buffer of its own; what it would have held must not be lost here.
+const DATAGRAM_BUFFER: usize = 1 << 20;
 
 /// Connects to `destination` from inside the pod. `source` is the address that the app had bound,
 /// if it did.
@@ -54,6 +58,22 @@ pub async fn connect(
     TcpSocket::from_std_stream(socket.into())
         .connect(destination)
         .await
+}
+
+/// A datagram socket connected to `destination` from inside the pod: the kernel drops what others send
+/// to it, and picks a random port.
+pub fn datagrams(netns: &Netns, maps: &Maps, destination: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = netns.enter(|| {
+        Socket::new(
+            Domain::for_address(destination),
+            Type::DGRAM.nonblocking(),
+            Some(Protocol::UDP),
+        )
+    })?;
+    maps.mark_socket(socket.as_fd(), SocketRole::Upstream)?;
+    setsockopt(&socket, RcvBufForce, &DATAGRAM_BUFFER)?;
+    socket.connect(&destination.into())?;
+    UdpSocket::from_std(socket.into())
 }
 
 /// Whether connecting failed for a cause in this machine: the operator can end it, the app cannot.

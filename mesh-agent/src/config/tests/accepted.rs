@@ -53,6 +53,7 @@ fn a_pod_needs_only_a_name_and_a_netns() {
             inbound: false,
             dns: false,
             dns_ports: vec![53],
+            udp_ports: Vec::new(),
         },
         exclude_ports: Vec::new(),
         exclude_cidrs: Vec::new(),
@@ -74,11 +75,12 @@ agent:
   adminSocket: /tmp/admin.sock
   pinPath: /sys/fs/bpf/other
   drainTimeout: 1m30s
+  udpIdleTimeout: 1h
   maxConnections: 1024
 pods:
   - name: client
     netns: /run/netns/client
-    capture: {outbound: true, inbound: false, dns: false, dnsPorts: [53, 5353]}
+    capture: {outbound: true, inbound: false, dns: false, dnsPorts: [53, 5353], udpPorts: [514]}
     excludePorts: [22, 22, 65535]
     excludeCidrs: [169.254.0.0/16, 'fd00::/8', 169.254.0.0/16]
     onAgentDown: closed
@@ -95,6 +97,7 @@ destinations:
             admin_socket: "/tmp/admin.sock".into(),
             pin_path: "/sys/fs/bpf/other".into(),
             drain_timeout: Timespan::from_secs(90),
+            udp_idle_timeout: Timespan::from_secs(3600),
             max_connections: 1024,
         },
         pods: vec![Pod {
@@ -102,6 +105,7 @@ destinations:
             netns: "/run/netns/client".into(),
             capture: Capture {
                 dns_ports: vec![53, 5353],
+                udp_ports: vec![514],
                 ..Capture::default()
             },
             exclude_ports: vec![22, 22, 65535],

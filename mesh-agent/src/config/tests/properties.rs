@@ -52,6 +52,7 @@ fn agent() -> impl Strategy<Value = Agent> {
                 admin_socket,
                 pin_path,
                 drain_timeout: Timespan::from(Duration::from_nanos(drain_nanos)),
+                udp_idle_timeout: Timespan::from_secs(1 + drain_nanos % 86_400),
                 max_connections,
             },
         )
@@ -66,7 +67,11 @@ fn pod() -> impl Strategy<Value = Pod> {
             "null|true|off|y|1e5|0x1|0o7|inf"
         ],
         path(40),
-        (any::<[bool; 3]>(), prop::collection::vec(1_u16.., 1..=8)),
+        (
+            any::<[bool; 3]>(),
+            prop::collection::vec(1_u16.., 1..=8),
+            prop::collection::vec(1_u16.., 0..=8),
+        ),
         prop::collection::vec(1_u16.., 0..5),
         prop::collection::vec(network(), 0..5),
         prop_oneof![Just(OnAgentDown::Open), Just(OnAgentDown::Closed)],
@@ -74,7 +79,7 @@ fn pod() -> impl Strategy<Value = Pod> {
     )
         .prop_map(
             |(name, netns, capture, exclude_ports, exclude_cidrs, on_agent_down, proxy)| {
-                let ([outbound, inbound, dns], dns_ports) = capture;
+                let ([outbound, inbound, dns], dns_ports, udp_ports) = capture;
                 Pod {
                     name,
                     netns,
@@ -83,6 +88,7 @@ fn pod() -> impl Strategy<Value = Pod> {
                         inbound,
                         dns,
                         dns_ports,
+                        udp_ports,
                     },
                     exclude_ports,
                     exclude_cidrs,

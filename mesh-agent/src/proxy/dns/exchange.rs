@@ -1,14 +1,7 @@
 //! Asks a server, from inside the pod.
 
-use std::{
-    io,
-    net::SocketAddr,
-    os::fd::{AsFd as _, OwnedFd},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
-use mesh_common::SocketRole;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::{TcpStream, UdpSocket},
@@ -41,17 +34,7 @@ impl From<'_> {
     /// A datagram socket of the agent's own, connected to `server`: the kernel drops what others
     /// send to it, and picks a random port.
     pub fn datagram_socket(self, server: SocketAddr) -> io::Result<UdpSocket> {
-        let socket = self.netns.enter(|| {
-            Socket::new(
-                Domain::for_address(server),
-                Type::DGRAM.nonblocking(),
-                Some(Protocol::UDP),
-            )
-        })?;
-        self.maps
-            .mark_socket(socket.as_fd(), SocketRole::Upstream)?;
-        socket.connect(&server.into())?;
-        UdpSocket::from_std(OwnedFd::from(socket).into())
+        upstream::datagrams(self.netns, self.maps, server)
     }
 
     pub async fn stream(self, server: SocketAddr) -> io::Result<TcpStream> {

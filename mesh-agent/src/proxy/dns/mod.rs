@@ -3,10 +3,9 @@
 
 mod answer;
 mod counters;
-mod datagrams;
+mod datagram;
 mod exchange;
 mod hosts;
-mod packet_info;
 mod query;
 mod resolver;
 mod stream;
@@ -15,7 +14,7 @@ mod tests;
 mod wire;
 
 pub use counters::{DnsCounters, DnsStatus};
-pub use datagrams::serve_datagrams;
+pub(super) use datagram::Queries;
 pub use hosts::{Hosts, SharedHosts};
 pub use resolver::Resolver;
 pub(super) use stream::serve_stream;
