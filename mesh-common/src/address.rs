@@ -42,9 +42,21 @@ pub const TOKEN_PREFIX6: [u8; 8] = *b"\xfdmeshagt";
 /// The IPv6 address that a connection to `address`:`port` is redirected to, as [`token_address`].
 #[inline(always)]
 pub const fn destination_token6(address: [u32; 4], port: u16) -> Address {
+    token_address6(mix6(address, port))
+}
+
+/// The loopback IPv4 address, in host order, that stands for an IPv6 destination: for sockets that
+/// cannot reach an IPv6 address.
+#[inline(always)]
+pub const fn destination_token4(address: [u32; 4], port: u16) -> u32 {
+    numbered_token_address(mix6(address, port) as u32)
+}
+
+#[inline(always)]
+const fn mix6(address: [u32; 4], port: u16) -> u64 {
     let high = (address[0] as u64) << 32 | address[1] as u64;
     let low = (address[2] as u64) << 32 | address[3] as u64;
-    token_address6(mix(mix(high ^ port as u64) ^ low))
+    mix(mix(high ^ port as u64) ^ low)
 }
 
 /// The IPv6 address whose second half is `number`.

@@ -52,6 +52,14 @@ counters! {
     DatagramsRedirected = "datagramsRedirected",
     /// Datagram destinations forgotten: their socket talks to too many.
     DatagramsForgotten = "datagramsForgotten",
+    /// Binds of servers to every address, moved to loopback.
+    BindsRewritten = "bindsRewritten",
+    /// Servers' listening sockets that were captured.
+    InboundListening = "inboundListening",
+    /// Servers' listening sockets left alone: inbound_ports is full.
+    InboundFull = "inboundFull",
+    /// Inbound connections whose server sees its client's own address.
+    InboundAccepted = "inboundAccepted",
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ pub enum ExclusionKind {
     Cidr = 1,
     /// A destination port, in the first two bytes of the address, network order.
     Port = 2,
+    /// The port of a server in the pod, likewise.
+    InboundPort = 3,
 }
 
 /// The data part of a longest-prefix-match key. The first 64 bits always match whole, so their
@@ -48,13 +50,24 @@ impl ExclusionData {
     /// The key data for a destination port.
     #[inline(always)]
     pub const fn port(exclusions_id: u32, port: u16) -> Self {
+        Self::of_port(exclusions_id, port, ExclusionKind::Port)
+    }
+
+    /// The key data for the port of a server in the pod.
+    #[inline(always)]
+    pub const fn inbound_port(exclusions_id: u32, port: u16) -> Self {
+        Self::of_port(exclusions_id, port, ExclusionKind::InboundPort)
+    }
+
+    #[inline(always)]
+    const fn of_port(exclusions_id: u32, port: u16, kind: ExclusionKind) -> Self {
         let mut address = [0; 16];
         let bytes = port.to_be_bytes();
         address[0] = bytes[0];
         address[1] = bytes[1];
         Self {
             exclusions_id,
-            kind: ExclusionKind::Port as u32,
+            kind: kind as u32,
             address,
         }
     }

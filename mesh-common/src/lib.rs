@@ -14,16 +14,18 @@ mod address;
 mod counter;
 mod datagram;
 mod exclusion;
+mod inbound;
 mod origin;
 mod pod;
 
 pub use address::{
-    Address, IPV4_MAPPED_PREFIX, TOKEN_PREFIX6, destination_token6, numbered_token_address,
-    token_address, token_address6,
+    Address, IPV4_MAPPED_PREFIX, TOKEN_PREFIX6, destination_token4, destination_token6,
+    numbered_token_address, token_address, token_address6,
 };
 pub use counter::{COUNTERS, Counter};
 pub use datagram::{DATAGRAM_FLOWS, DatagramFlow, DatagramState};
 pub use exclusion::{ExclusionData, ExclusionKind};
+pub use inbound::{InboundKey, InboundPeer, InboundPort, InboundProxyKey, inbound_flags};
 pub use origin::{Origin, OriginKey, SocketRole, SocketState};
 pub use pod::{
     MOST_CAPTURED_PORTS, ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, Pod, capture, pod_flags,
@@ -34,6 +36,9 @@ pub use event::{Event, EventKind};
 
 /// Port of the agent's outbound listener in every pod's network namespace.
 pub const OUTBOUND_PORT: u16 = 15001;
+
+/// Port of the agent's inbound listener in every pod's network namespace.
+pub const INBOUND_PORT: u16 = 15006;
 
 /// Port of the agent's sockets for captured datagrams in every pod's network namespace.
 pub const DATAGRAM_PORT: u16 = 15053;

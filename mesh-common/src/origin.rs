@@ -73,6 +73,14 @@ pub enum SocketRole {
     Upstream = 3,
     /// The agent's listener: only this counts as "the agent is there".
     Listener = 4,
+    /// A server's socket that was bound to a loopback address instead of the one it asked for.
+    InboundBound = 5,
+    /// A server's socket that stands in `inbound_ports`.
+    InboundListening = 6,
+    /// The agent's connection to a server in the pod, for a client outside.
+    InboundUpstream = 7,
+    /// The server's end of it.
+    InboundAccepted = 8,
 }
 
 /// Value of `sk_storage_map`, one per socket.
@@ -82,9 +90,11 @@ pub enum SocketRole {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct SocketState {
-    /// Original destination, for clients and accepted sockets.
+    /// Original destination, for clients and accepted sockets. What a server asked to be bound to.
+    /// The client's address, for inbound connections.
     pub origin: Origin,
-    /// Where a client was redirected to.
+    /// Where a client was redirected to. What a server was bound to instead, or zero. The address that
+    /// the client connected to, for inbound connections.
     pub proxy_address: Address,
     /// Its port, host order.
     pub proxy_port: u16,

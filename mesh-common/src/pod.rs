@@ -8,6 +8,8 @@ pub mod capture {
     pub const OUTBOUND: u32 = 1;
     /// Datagrams to the pod's DNS ports go to the agent, and TCP to them to the proxy.
     pub const DNS: u32 = 2;
+    /// Connections from outside to the pod's servers go to the agent.
+    pub const INBOUND: u32 = 4;
 }
 
 /// Bits of [`Pod::flags`].
@@ -20,6 +22,12 @@ pub mod pod_flags {
     pub const EXCLUDES_PORTS: u32 = 4;
     /// The addresses of [`crate::TOKEN_PREFIX6`] are local to the pod.
     pub const IPV6_TOKENS: u32 = 8;
+    /// Servers that bind every address are bound to loopback instead.
+    pub const REWRITES_BIND: u32 = 16;
+    /// The pod has `[::1]`.
+    pub const IPV6_LOOPBACK: u32 = 32;
+    /// There are inbound ports to exclude.
+    pub const EXCLUDES_INBOUND_PORTS: u32 = 64;
 }
 
 /// Ports of each kind that a pod can have captured.

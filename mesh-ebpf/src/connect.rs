@@ -8,22 +8,19 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use mesh_common::{Counter, Origin, PROTOCOL_TCP, PROTOCOL_UDP, SocketRole, capture};
+use mesh_common::{Counter, Origin, SocketRole, capture};
 
 use crate::{
-    address::{Words, bytes, is_mapped, mapped},
+    address::{Words, bytes, is_local, is_mapped, mapped},
     datagram,
     listener::proxy_address,
     maps::{PODS, count, origins_full},
     storage,
     verdict::{
-        Call, Verdict, exemption, has_port, pass, port, process, read_address6, without_proxy,
+        Call, Verdict, exemption, has_port, is_tcp, is_udp, pass, port, process, read_address6,
+        without_proxy,
     },
 };
-
-/// `SOCK_STREAM` and `SOCK_DGRAM` of include/linux/net.h.
-const SOCK_STREAM: u32 = 1;
-const SOCK_DGRAM: u32 = 2;
 
 #[cgroup_sock_addr(connect4)]
 pub fn mesh_connect4(ctx: SockAddrContext) -> i32 {
@@ -41,11 +38,9 @@ pub fn mesh_connect6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn verdict(ctx: &SockAddrContext, destination: Words) -> Verdict {
-    // SAFETY: readable in every sock_addr hook.
-    let (kind, protocol) = unsafe { ((*ctx.sock_addr).type_, (*ctx.sock_addr).protocol) };
-    if kind == SOCK_STREAM && protocol == u32::from(PROTOCOL_TCP) {
+    if is_tcp(ctx) {
         stream_verdict(ctx, destination, port(ctx))
-    } else if kind == SOCK_DGRAM && protocol == u32::from(PROTOCOL_UDP) {
+    } else if is_udp(ctx) {
         datagram::verdict(ctx, destination, port(ctx))
     } else {
         Verdict::Pass
@@ -62,10 +57,14 @@ fn stream_verdict(ctx: &SockAddrContext, destination: Words, port: u16) -> Verdi
     };
     // SAFETY: every sock_addr context has a socket.
     let socket = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    let mut is_bound_elsewhere = false;
     if let Some(state) = storage::get(socket) {
-        if state.role == SocketRole::Upstream as u16 {
+        if state.role == SocketRole::Upstream as u16
+            || state.role == SocketRole::InboundUpstream as u16
+        {
             return pass(Counter::OwnSocket);
         }
+        is_bound_elsewhere = state.role == SocketRole::InboundBound as u16;
         // What an earlier connect on this socket left is void from here on.
         if state.role == SocketRole::Client as u16 && state.established == 0 {
             count(Counter::NeverConnected);
@@ -73,10 +72,12 @@ fn stream_verdict(ctx: &SockAddrContext, destination: Words, port: u16) -> Verdi
         state.role = SocketRole::None as u16;
     }
     let is_dns = pod.capture & capture::DNS != 0 && has_port(&pod.dns_ports, port);
-    if pod.capture & capture::OUTBOUND == 0 && !is_dns {
+    // A socket that bind moved to loopback gets nowhere from there but through the agent.
+    let may_pass = !is_bound_elsewhere || is_local(&destination);
+    if may_pass && pod.capture & capture::OUTBOUND == 0 && !is_dns {
         return pass(Counter::NotCaptured);
     }
-    if let Some(reason) = exemption(pod, socket, &destination, port) {
+    if may_pass && let Some(reason) = exemption(pod, socket, &destination, port) {
         return pass(reason);
     }
     let call = Call {

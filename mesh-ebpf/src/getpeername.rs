@@ -1,4 +1,5 @@
-//! getpeername4 and getpeername6: the app sees the address that it asked for.
+//! getpeername4 and getpeername6: a client sees the address that it asked for, and a server that of its
+//! client. The kernel runs them for the address that accept(2) gives, too.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use mesh_common::SocketRole;
@@ -17,7 +18,7 @@ const OK: i32 = 1;
 pub fn mesh_getpeer4(ctx: SockAddrContext) -> i32 {
     // SAFETY: readable in this hook.
     let peer = unsafe { (*ctx.sock_addr).user_ip4 };
-    if is_loopback4(peer)
+    if (is_loopback4(peer) || peer == own_address(&ctx))
         && let Some((address, port)) = origin_of(&ctx, &mapped(peer))
     {
         // SAFETY: this hook may write these fields.
@@ -43,6 +44,13 @@ pub fn mesh_getpeer6(ctx: SockAddrContext) -> i32 {
     OK
 }
 
+/// The agent's connections to servers that are bound to an address of the pod come from there.
+#[inline(always)]
+fn own_address(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: every sock_addr context has a socket.
+    unsafe { (*(*ctx.sock_addr).__bindgen_anon_1.sk).src_ip4 }
+}
+
 /// Where the app wanted to go, if its socket is connected to where we sent it.
 #[inline(always)]
 fn origin_of(ctx: &SockAddrContext, peer: &Words) -> Option<(Words, u16)> {
@@ -53,6 +61,9 @@ fn origin_of(ctx: &SockAddrContext, peer: &Words) -> Option<(Words, u16)> {
         return Some((words(flow.address), flow.port));
     }
     let state = storage::get(socket)?;
+    if state.role == SocketRole::InboundAccepted as u16 {
+        return Some((words(state.origin.address), state.origin.port));
+    }
     let ours = state.role == SocketRole::Client as u16
         && state.proxy_port == port
         && same(peer, &words(state.proxy_address));

@@ -10,8 +10,8 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use mesh_common::{
-    Pod, SocketRole, destination_token6, numbered_token_address, pod_flags, token_address,
-    token_address6,
+    INBOUND_PORT, Pod, SocketRole, destination_token4, destination_token6, numbered_token_address,
+    pod_flags, token_address, token_address6,
 };
 
 use crate::{
@@ -33,17 +33,24 @@ pub fn proxy_address(
     let (preferred, loopback) = if is_mapped(destination) {
         let token = token_address(u32::from_be(destination[3]), port).to_be();
         (mapped(token), mapped(LOOPBACK4))
-    } else if pod.flags & pod_flags::IPV6_TOKENS != 0 {
-        let token = destination_token6(*destination, port);
-        (words(token), own_address6(ctx))
     } else {
-        (own_address6(ctx), LOOPBACK6)
+        let own = own_address6(ctx);
+        if is_mapped(&own) {
+            // Bound to an IPv4 address, by the pod or by our bind6: it reaches no other.
+            let token = destination_token4(*destination, port).to_be();
+            (mapped(token), mapped(LOOPBACK4))
+        } else if pod.flags & pod_flags::IPV6_TOKENS != 0 {
+            (words(destination_token6(*destination, port)), own)
+        } else {
+            (own, LOOPBACK6)
+        }
     };
-    if is_listening(ctx, pod, &preferred) {
+    let port = pod.proxy_port as u16;
+    if is_listening(ctx, pod, &preferred, port) {
         return Some(preferred);
     }
     // A user's own proxy may listen on the loopback address only.
-    (pod.flags & pod_flags::EXTERNAL_PROXY != 0 && is_listening(ctx, pod, &loopback))
+    (pod.flags & pod_flags::EXTERNAL_PROXY != 0 && is_listening(ctx, pod, &loopback, port))
         .then_some(loopback)
 }
 
@@ -73,8 +80,8 @@ fn own_address6(ctx: &SockAddrContext) -> Words {
 /// Whether the pod's proxy listens on `address`. Another program's listener on the agent's port
 /// does not count.
 #[inline(always)]
-fn is_listening(ctx: &SockAddrContext, pod: &Pod, address: &Words) -> bool {
-    let (mut tuple, size) = tuple(address, pod.proxy_port as u16);
+fn is_listening(ctx: &SockAddrContext, pod: &Pod, address: &Words, port: u16) -> bool {
+    let (mut tuple, size) = tuple(address, port);
     // SAFETY: the context is the program's own, the tuple lives on the stack.
     let socket = unsafe {
         bpf_sk_lookup_tcp(
@@ -95,6 +102,14 @@ fn is_listening(ctx: &SockAddrContext, pod: &Pod, address: &Words) -> bool {
     // SAFETY: the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
     listening
+}
+
+/// Whether the agent takes connections from outside to servers in this pod, for servers of this
+/// family.
+#[inline(always)]
+pub fn is_taking_inbound(ctx: &SockAddrContext, pod: &Pod, ipv4: bool) -> bool {
+    let address = if ipv4 { mapped(LOOPBACK4) } else { LOOPBACK6 };
+    is_listening(ctx, pod, &address, INBOUND_PORT)
 }
 
 /// Whether the agent takes datagrams in this pod, of the family of `destination`.

@@ -8,15 +8,19 @@
 #![allow(internal_features)]
 
 mod address;
+mod bind;
 mod connect;
 mod datagram;
 mod getpeername;
+mod getsockname;
 mod getsockopt;
+mod inbound;
 mod listener;
 mod maps;
 mod origin;
 mod recvmsg;
 mod sendmsg;
+mod shared_maps;
 mod sock_release;
 mod sockops;
 mod storage;

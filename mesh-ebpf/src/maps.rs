@@ -9,14 +9,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_common::{
-    Counter, DatagramState, Event, ExclusionData, Origin, OriginKey, Pod, SocketState,
+    Counter, DatagramState, Event, ExclusionData, InboundPeer, Origin, OriginKey, SocketState,
 };
 
-const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+pub use crate::shared_maps::PODS;
 
-/// Enrolled pods by netns cookie.
-#[btf_map(name = "pods")]
-pub static PODS: HashMap<u64, Pod, 4096, NO_PREALLOC> = HashMap::new();
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// What each socket is to the mesh; lives and dies with the socket.
 #[btf_map(name = "sk_storage_map")]
@@ -34,6 +32,10 @@ pub static ORIGIN_DST_MAP: HashMap<OriginKey, Origin, 262_144, NO_PREALLOC> = Ha
 /// Entries in `origin_dst_map` now: lets connect see that it is full before redirecting.
 #[btf_map(name = "origin_count")]
 pub static ORIGIN_COUNT: Array<u64, 1> = Array::new();
+
+/// Whom the agent's connections to servers in pods are for, until they are accepted.
+#[btf_map(name = "inbound_peers")]
+pub static INBOUND_PEERS: HashMap<OriginKey, InboundPeer, 65_536, NO_PREALLOC> = HashMap::new();
 
 /// Destinations that are let through.
 #[btf_map(name = "exclusions")]

@@ -67,6 +67,13 @@ fn remote6(ctx: &SockOpsContext) -> Words {
     }
 }
 
+/// The local end, as the maps hold it.
+#[inline(always)]
+pub fn local(ctx: &SockOpsContext) -> (Words, u16) {
+    let (local, _) = ends(ctx);
+    (local.address, local.port)
+}
+
 /// The remote end of the connection, as the maps hold it.
 #[inline(always)]
 pub fn remote(ctx: &SockOpsContext) -> (Words, u16) {

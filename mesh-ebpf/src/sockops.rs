@@ -9,17 +9,18 @@ use aya_ebpf::{
     bindings::{
         BPF_EXIST, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-        bpf_sock,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock,
     },
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     macros::sock_ops,
     programs::SockOpsContext,
 };
 use aya_log_ebpf::error;
-use mesh_common::{Counter, Origin, OriginKey, SocketRole, SocketState};
+use mesh_common::{Counter, Origin, OriginKey, Pod, SocketRole, SocketState, capture};
 
 use crate::{
     address::{is_loopback4, same, words},
+    inbound,
     maps::{ORIGIN_DST_MAP, PODS, count, origin_added, origin_removed},
     origin, storage,
 };
@@ -32,13 +33,14 @@ const TCP_CLOSE: u32 = 7;
 #[sock_ops]
 pub fn mesh_sockops(ctx: SockOpsContext) -> u32 {
     let op = ctx.op();
-    if op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB
-        && op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
-        && op != BPF_SOCK_OPS_STATE_CB
-    {
-        return OK;
-    }
-    if op != BPF_SOCK_OPS_STATE_CB && !may_be_redirected(&ctx, op) {
+    let is_of_interest = match op {
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => {
+            may_be_ours(&ctx)
+        }
+        BPF_SOCK_OPS_STATE_CB | BPF_SOCK_OPS_TCP_LISTEN_CB => true,
+        _ => false,
+    };
+    if !is_of_interest {
         return OK;
     }
     // SAFETY: readable in every sockops program; null is checked.
@@ -48,6 +50,8 @@ pub fn mesh_sockops(ctx: SockOpsContext) -> u32 {
     }
     if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
         accepted(&ctx, socket);
+    } else if op == BPF_SOCK_OPS_TCP_LISTEN_CB {
+        listening(&ctx, socket);
     } else if let Some(state) = storage::get(socket) {
         if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
             established(&ctx, state);
@@ -58,22 +62,41 @@ pub fn mesh_sockops(ctx: SockOpsContext) -> u32 {
     OK
 }
 
-/// Spares every other connection of the node the look-ups.
+/// Spares every other connection of the node the look-ups: the agent's end and the pod's are in one
+/// namespace, so that the connection is over loopback, or of an address with itself.
 #[inline(always)]
-fn may_be_redirected(ctx: &SockOpsContext, op: u32) -> bool {
+fn may_be_ours(ctx: &SockOpsContext) -> bool {
     if ctx.family() != origin::AF_INET {
         return true;
     }
-    is_loopback4(if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
-        ctx.remote_ip4()
-    } else {
-        ctx.local_ip4()
-    })
+    let (local, remote) = (ctx.local_ip4(), ctx.remote_ip4());
+    is_loopback4(local) || is_loopback4(remote) || local == remote
+}
+
+fn pod_of(ctx: &SockOpsContext) -> Option<&'static Pod> {
+    // SAFETY: the helper takes this program's context; entries are freed after an RCU grace period,
+    // which this program runs within.
+    unsafe { PODS.get(bpf_get_netns_cookie(ctx.as_ptr())) }
+}
+
+/// A socket listens from now on.
+#[inline(always)]
+fn listening(ctx: &SockOpsContext, socket: *mut bpf_sock) {
+    if let Some(pod) = pod_of(ctx)
+        && inbound::listening(ctx, pod, socket)
+    {
+        watch_state(ctx);
+    }
 }
 
 /// The app's handshake completed: hand its original destination over.
 #[inline(always)]
 fn established(ctx: &SockOpsContext, state: &mut SocketState) {
+    if state.role == SocketRole::InboundUpstream as u16 {
+        inbound::connected(ctx, state);
+        watch_state(ctx);
+        return;
+    }
     if state.role != SocketRole::Client as u16 {
         return;
     }
@@ -104,12 +127,13 @@ fn established(ctx: &SockOpsContext, state: &mut SocketState) {
 /// The proxy's end exists: it takes the entry over and keeps a copy for getsockopt.
 #[inline(always)]
 fn accepted(ctx: &SockOpsContext, socket: *mut bpf_sock) {
-    // SAFETY: the helper takes this program's context.
-    let netns_cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    // SAFETY: entries are freed after an RCU grace period, which this program runs within.
-    let is_proxy_port =
-        unsafe { PODS.get(netns_cookie) }.is_some_and(|pod| pod.proxy_port == ctx.local_port());
-    if !is_proxy_port {
+    let Some(pod) = pod_of(ctx) else {
+        return;
+    };
+    if pod.proxy_port != ctx.local_port() {
+        if pod.capture & capture::INBOUND != 0 {
+            inbound::accepted(ctx, socket);
+        }
         return;
     }
     let key = origin::key_of_accepted(ctx);
@@ -138,11 +162,15 @@ fn accepted(ctx: &SockOpsContext, socket: *mut bpf_sock) {
 
 /// One end closed: the entry goes when the end that owns it does.
 #[inline(always)]
-fn closed(ctx: &SockOpsContext, state: &SocketState) {
+fn closed(ctx: &SockOpsContext, state: &mut SocketState) {
     if state.role == SocketRole::Accepted as u16 {
         remove(&origin::key_of_accepted(ctx), |origin_cookie, _| {
             origin_cookie == state.origin.client_cookie
         });
+    } else if state.role == SocketRole::InboundListening as u16 {
+        inbound::stopped_listening(ctx, state);
+    } else if state.role == SocketRole::InboundUpstream as u16 {
+        inbound::closed(ctx);
     } else if state.role == SocketRole::Client as u16 && state.established == 1 {
         // SAFETY: the helper takes this program's context.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };

@@ -6,7 +6,10 @@ use aya_ebpf::{
     helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid, bpf_set_retval},
     programs::SockAddrContext,
 };
-use mesh_common::{Counter, Event, EventKind, ExclusionData, ON_AGENT_DOWN_CLOSED, Pod, pod_flags};
+use mesh_common::{
+    Counter, Event, EventKind, ExclusionData, ON_AGENT_DOWN_CLOSED, PROTOCOL_TCP, PROTOCOL_UDP,
+    Pod, pod_flags,
+};
 
 use crate::{
     address::{Words, bytes, is_local},
@@ -18,6 +21,10 @@ pub const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
 /// `ECONNREFUSED` of include/uapi/asm-generic/errno.h.
 const ECONNREFUSED: i32 = 111;
+
+/// `SOCK_STREAM` and `SOCK_DGRAM` of include/linux/net.h.
+const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
 
 /// What becomes of the call.
 pub enum Verdict {
@@ -97,6 +104,24 @@ pub unsafe fn write_address6(ctx: &SockAddrContext, address: &Words) {
         target.add(2).write_volatile(address[2]);
         target.add(3).write_volatile(address[3]);
     }
+}
+
+/// Whether the socket is one of TCP. MPTCP and SCTP are not.
+#[inline(always)]
+pub fn is_tcp(ctx: &SockAddrContext) -> bool {
+    is(ctx, SOCK_STREAM, PROTOCOL_TCP)
+}
+
+/// Whether the socket is one of UDP.
+#[inline(always)]
+pub fn is_udp(ctx: &SockAddrContext) -> bool {
+    is(ctx, SOCK_DGRAM, PROTOCOL_UDP)
+}
+
+#[inline(always)]
+fn is(ctx: &SockAddrContext, kind: u32, protocol: u16) -> bool {
+    // SAFETY: readable in every sock_addr hook.
+    unsafe { (*ctx.sock_addr).type_ == kind && (*ctx.sock_addr).protocol == u32::from(protocol) }
 }
 
 /// The port that the call names, host order.

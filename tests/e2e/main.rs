@@ -11,6 +11,7 @@ mod external_proxy;
 mod harness_itself;
 mod idle;
 mod impostor;
+mod inbound;
 mod iptables;
 mod limits;
 mod one_agent;

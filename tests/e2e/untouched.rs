@@ -167,10 +167,6 @@ fn udp_to_other_ports_is_left_alone_where_dns_is_captured() {
             }
         }
         ensure_counters(&agent, &[("redirected", 0)])?;
-        let log = agent.log()?;
-        for word in ["WARN", "inbound"] {
-            ensure!(log.contains(word), "{word} is not in the log:\n{log}");
-        }
         Ok(())
     });
 }

@@ -194,7 +194,7 @@ fn check_tells_programs_of_a_running_agent_from_those_of_a_killed_one() {
             "{killed:?}"
         );
         ensure!(
-            killed[0]["found"].to_string().contains("11 on"),
+            killed[0]["found"].to_string().contains("15 on"),
             "{killed:?}"
         );
         let remedy = killed[0]["remedy"].as_str().unwrap_or_default();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     pods::PodState,
-    proxy::{DatagramStatus, DnsStatus},
+    proxy::{DatagramStatus, Direction, DnsStatus},
 };
 
 /// Answer to `/status`.
@@ -103,6 +103,8 @@ pub struct Pod {
     pub connections_total: u64,
     /// Of those, whose server could not be reached.
     pub connections_failed: u64,
+    /// Where its servers listen whose connections are captured.
+    pub servers: Vec<SocketAddr>,
     /// What became of its DNS queries, if they are captured.
     pub dns: Option<DnsStatus>,
     /// What became of its other datagrams, if any are captured.
@@ -115,19 +117,21 @@ pub struct Pod {
 pub struct Connection {
     /// Name of the pod.
     pub pod: String,
-    /// The app's end.
+    /// Which way it goes, seen from the pod.
+    pub direction: Direction,
+    /// The client's end.
     pub client: SocketAddr,
-    /// Where the app wanted to go.
+    /// Where the client wanted to go.
     pub original_destination: SocketAddr,
-    /// The loopback address that stands for it.
+    /// Outbound: the loopback address that stands for it. Inbound: where the server really listens.
     pub via: SocketAddr,
-    /// The process that called connect.
+    /// The process that called connect, if it is the pod's.
     pub process: Option<u32>,
     /// Since connect.
     pub age_seconds: f64,
-    /// From the app to the server.
+    /// From the client to the server.
     pub bytes_sent: u64,
-    /// From the server to the app.
+    /// From the server to the client.
     pub bytes_received: u64,
 }
 
@@ -137,6 +141,15 @@ impl fmt::Display for PodState {
             Self::Enrolled => "enrolled",
             Self::Waiting => "waiting",
             Self::Failed => "failed",
+        })
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
         })
     }
 }

@@ -123,10 +123,13 @@ impl Report {
             .into_iter()
             .map(|(pod, cookie, open)| Connection {
                 pod,
-                client: open.client,
-                original_destination: open.destination,
-                via: open.proxy,
-                process: processes.get(&(cookie, open.client, open.proxy)).copied(),
+                direction: open.direction,
+                client: open.accepted.client,
+                original_destination: open.accepted.destination,
+                via: open.accepted.proxy,
+                process: processes
+                    .get(&(cookie, open.accepted.client, open.accepted.proxy))
+                    .copied(),
                 age_seconds: open.age.as_secs_f64(),
                 bytes_sent: open.bytes_sent,
                 bytes_received: open.bytes_received,
@@ -155,6 +158,7 @@ fn pod(report: PodReport) -> Pod {
         connections: report.connections_open,
         connections_total: report.connections_total,
         connections_failed: report.connections_failed,
+        servers: report.servers,
         dns: report.dns,
         datagrams: report.datagrams,
     }

@@ -22,7 +22,9 @@ use tokio::task::JoinHandle;
 use crate::{
     admin::{AdminSocket, Report, serve_admin, serve_metrics},
     config::{self, CgroupPath, Config, MetricsAddress},
-    kernel::{Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log},
+    kernel::{
+        Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log, sweep_steering,
+    },
     one_line::one_line,
     pods::{self, PodError, PodSet},
 };
@@ -113,21 +115,27 @@ impl Agent {
         let took_over = loaded.takes_over;
         // Without programs attached this changes nothing but maps that nobody reads; in a take-over
         // it refreshes the pods of the earlier run one by one.
-        let started = pods
-            .apply(&config)
-            .map_err(anyhow::Error::from)
-            .and_then(|()| Ok(Attached::attach(loaded, &cgroup)?));
-        let attached = match started {
+        loaded.pin_maps()?;
+        if let Err(error) = pods.apply(&config) {
+            pods.drain().await;
+            loaded.unpin();
+            return Err(error.into());
+        }
+        let attached = match Attached::attach(loaded, &cgroup) {
             Ok(attached) => attached,
             Err(error) => {
                 pods.drain().await;
-                return Err(error);
+                return Err(error.into());
             }
         };
-        earlier.sweep(&maps, &pods.cookies());
+        let enrolled = pods.cookies();
+        earlier.sweep(&maps, &enrolled);
+        sweep_steering(&maps, &config.agent.pin_path, |cookie| {
+            enrolled.contains(&cookie)
+        });
         report.capturing.store(true, Ordering::Relaxed);
         if took_over {
-            tracing::info!("took over from an agent that did not end properly");
+            tracing::info!("took over what an earlier agent left");
         }
         let tasks = vec![
             tokio::spawn(log_events(events, Arc::clone(&pods))),

@@ -11,6 +11,7 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
     }
     let mut table = output::table([
         "POD",
+        "DIRECTION",
         "CLIENT",
         "ORIGINAL DESTINATION",
         "VIA",
@@ -22,6 +23,7 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
     for connection in connections {
         table.add_row([
             connection.pod,
+            connection.direction.to_string(),
             connection.client.to_string(),
             connection.original_destination.to_string(),
             connection.via.to_string(),

@@ -55,6 +55,15 @@ pub fn print_table(table: &Table) -> io::Result<()> {
     Ok(())
 }
 
+/// The items with commas, or a dash.
+pub fn list<T: ToString>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "-".to_owned();
+    }
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(", ")
+}
+
 /// A number of bytes, for people.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -19,6 +19,7 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
         "OPEN",
         "TOTAL",
         "DNS",
+        "SERVERS",
         "REASON",
     ]);
     for pod in pods {
@@ -34,6 +35,7 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
             pod.connections_total.to_string(),
             pod.dns
                 .map_or_else(|| "-".to_owned(), |dns| dns.queries.to_string()),
+            output::list(&pod.servers),
             pod.reason.unwrap_or_default(),
         ]);
     }

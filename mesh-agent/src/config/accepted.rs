@@ -75,6 +75,15 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
     ),
     ("pods[].capture.outbound", "`true` or `false`"),
     ("pods[].capture.inbound", "`true` or `false`"),
+    ("pods[].capture.inboundSteering", "`bind` or `skLookup`"),
+    (
+        "pods[].capture.proxyProtocolPorts",
+        "a list of ports such as [8080]",
+    ),
+    (
+        "pods[].capture.proxyProtocolPorts[]",
+        "a port from 1 to 65535",
+    ),
     ("pods[].capture.dns", "`true` or `false`"),
     (
         "pods[].capture.dnsPorts",
@@ -88,6 +97,11 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
     ("pods[].capture.udpPorts[]", "a port from 1 to 65535"),
     ("pods[].excludePorts", "a list of ports such as [22, 5432]"),
     ("pods[].excludePorts[]", "a port from 1 to 65535"),
+    (
+        "pods[].excludeInboundPorts",
+        "a list of ports such as [22, 9100]",
+    ),
+    ("pods[].excludeInboundPorts[]", "a port from 1 to 65535"),
     (
         "pods[].excludeCidrs",
         "a list of networks such as [169.254.0.0/16]",

@@ -26,7 +26,7 @@ use serde::Deserialize as _;
 use serde_path_to_error::{Deserializer, Track};
 
 pub use error::ConfigError;
-pub use model::{Agent, Capture, Config, Destination, OnAgentDown, Pod, Proxy};
+pub use model::{Agent, Capture, Config, Destination, InboundSteering, OnAgentDown, Pod, Proxy};
 pub use reload::fields_needing_restart;
 pub use values::{CgroupPath, MetricsAddress, Timespan};
 

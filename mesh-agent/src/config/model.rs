@@ -111,6 +111,10 @@ pub struct Pod {
     #[serde(default, deserialize_with = "default_if_null")]
     #[schemars(inner(range(min = 1)))]
     pub exclude_ports: Vec<u16>,
+    /// Ports of servers in the pod whose connections are never captured: 1 to 65535.
+    #[serde(default, deserialize_with = "default_if_null")]
+    #[schemars(inner(range(min = 1)))]
+    pub exclude_inbound_ports: Vec<u16>,
     /// Destination networks that are never captured.
     #[serde(default, deserialize_with = "default_if_null")]
     #[schemars(with = "Vec<String>")]
@@ -129,8 +133,14 @@ pub struct Pod {
 pub struct Capture {
     /// Outbound TCP. When `false`, the agent listens in the pod but the kernel redirects nothing.
     pub outbound: bool,
-    /// Inbound TCP. Accepted, but this version leaves that traffic alone.
+    /// Inbound TCP: connections from outside to servers in the pod go through the agent.
     pub inbound: bool,
+    /// How they are brought there.
+    pub inbound_steering: InboundSteering,
+    /// Ports of servers that are told their client's address by a PROXY protocol header (version 2):
+    /// each 1 to 65535.
+    #[schemars(inner(range(min = 1)))]
+    pub proxy_protocol_ports: Vec<u16>,
     /// DNS, over UDP and TCP: the agent asks the server that the app asked, and keeps answers.
     pub dns: bool,
     /// Ports of DNS servers: 1 to 8 of them, each 1 to 65535.
@@ -146,11 +156,25 @@ impl Default for Capture {
         Self {
             outbound: true,
             inbound: false,
+            inbound_steering: InboundSteering::Bind,
+            proxy_protocol_ports: Vec::new(),
             dns: false,
             dns_ports: vec![53],
             udp_ports: Vec::new(),
         }
     }
+}
+
+/// How connections from outside to servers in the pod are brought to the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum InboundSteering {
+    /// A server that binds every address is bound to loopback instead, and so is only reached
+    /// through the agent, by clients in the pod too that use the pod's own address.
+    #[default]
+    Bind,
+    /// Servers are left as they are, and connections from other machines and pods are steered.
+    SkLookup,
 }
 
 /// What becomes of a connect while nobody listens for captured traffic in the pod.

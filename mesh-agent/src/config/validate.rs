@@ -82,9 +82,11 @@ fn one_pod(at: &FieldPath, pod: &Pod) -> Result<(), Finding> {
         ));
     }
     absolute(at.field("netns"), &pod.netns)?;
-    let ports = at.field("excludePorts");
-    if let Some(index) = pod.exclude_ports.iter().position(|port| *port == 0) {
-        return Err(refused(ports.index(index), "port 0 is not a port"));
+    for (field, ports) in [
+        ("excludePorts", &pod.exclude_ports),
+        ("excludeInboundPorts", &pod.exclude_inbound_ports),
+    ] {
+        no_port_0(&at.field(field), ports)?;
     }
     let cidrs = at.field("excludeCidrs");
     for (index, cidr) in pod.exclude_cidrs.iter().enumerate() {
@@ -124,11 +126,19 @@ fn captured_ports(capture: &FieldPath, pod: &Pod) -> Result<(), Finding> {
             let problem = format!("{} ports, of {MOST_CAPTURED_PORTS} at most", ports.len());
             return Err(refused(at, problem));
         }
-        if let Some(index) = ports.iter().position(|port| *port == 0) {
-            return Err(refused(at.index(index), "port 0 is not a port"));
-        }
+        no_port_0(&at, ports)?;
     }
-    Ok(())
+    no_port_0(
+        &capture.field("proxyProtocolPorts"),
+        &pod.capture.proxy_protocol_ports,
+    )
+}
+
+fn no_port_0(at: &FieldPath, ports: &[u16]) -> Result<(), Finding> {
+    match ports.iter().position(|port| *port == 0) {
+        Some(index) => Err(refused(at.index(index), "port 0 is not a port")),
+        None => Ok(()),
+    }
 }
 
 /// What is valid but will surprise.
@@ -137,11 +147,18 @@ pub(super) fn warnings(config: &Config) -> Vec<Finding> {
     for (index, pod) in config.pods.iter().enumerate() {
         let at = FieldPath::default().field("pods").index(index);
         let capture = at.field("capture");
-        if pod.capture.inbound {
+        if pod.capture.inbound && pod.proxy != Proxy::Agent {
             warnings.push(Finding::new(
                 capture.field("inbound"),
-                "this version leaves inbound traffic alone",
+                "inbound connections of a pod with a proxy of its own are left alone",
                 "set it to false to silence this",
+            ));
+        }
+        if !pod.capture.inbound && !pod.capture.proxy_protocol_ports.is_empty() {
+            warnings.push(Finding::new(
+                capture.field("proxyProtocolPorts"),
+                "has no effect without `inbound: true`",
+                "remove it, or capture inbound connections",
             ));
         }
         if !pod.capture.udp_ports.is_empty() && pod.proxy != Proxy::Agent {

@@ -2,7 +2,7 @@
 //! each pod's `onAgentDown` goes on to decide.
 
 use std::{
-    fs, io,
+    fs,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -13,7 +13,9 @@ use aya::{
 };
 
 use super::{
-    Cgroup, KernelError, Loaded, PROGRAMS, bpf_syscall, load::PINNED_MAPS, programs::Hook,
+    Cgroup, KernelError, Loaded, PROGRAMS, bpf_syscall,
+    pins::{link_pin, remove_pin, remove_unneeded_pins},
+    programs::Hook,
 };
 
 /// The programs, attached. Dropping this leaves them attached; see [`Attached::detach`].
@@ -28,15 +30,11 @@ impl Attached {
     /// Attaches every program to `cgroup`. Links of an earlier run on the same cgroup are switched
     /// over to the new programs without a moment in between; others of ours are removed.
     ///
-    /// On an error nothing new stays attached.
+    /// The maps must be pinned ([`Loaded::pin_maps`]). On an error nothing new stays attached.
     pub fn attach(loaded: Loaded, cgroup: &Cgroup) -> Result<Self, KernelError> {
         let pin_path = loaded.pin_path.clone();
-        let takes_over = loaded.takes_over;
-        let result = attach_all(&loaded, cgroup);
-        if let Err(error) = result {
-            if !takes_over && let Err(stay) = remove_pins(&pin_path) {
-                tracing::error!("{stay}");
-            }
+        if let Err(error) = attach_all(&loaded, cgroup) {
+            loaded.unpin();
             return Err(error);
         }
         Ok(Self {
@@ -45,9 +43,10 @@ impl Attached {
         })
     }
 
-    /// Detaches everything and removes every pin; the error names those that stay.
+    /// Detaches everything and removes every pin but those that [`super::Steering`] left; the error
+    /// names those that stay without need.
     pub fn detach(self) -> Result<(), KernelError> {
-        remove_pins(&self.pin_path)
+        remove_unneeded_pins(&self.pin_path)
     }
 }
 
@@ -81,17 +80,8 @@ pub fn pin_directory(cgroup: &Cgroup) -> Option<PathBuf> {
     None
 }
 
-fn link_pin(pin_path: &Path, hook: &Hook) -> PathBuf {
-    pin_path.join(format!("link_{}", hook.program))
-}
-
 fn attach_all(loaded: &Loaded, cgroup: &Cgroup) -> Result<(), KernelError> {
     let pin_path = loaded.pin_path.clone();
-    if !loaded.takes_over {
-        // Pins of another shape, or half a set: nothing of them can be used.
-        remove_pins(&pin_path)?;
-        pin_maps(&loaded.ebpf, &pin_path)?;
-    }
     let cgroup_id = cgroup.id()?;
     for hook in PROGRAMS {
         let pin = link_pin(&pin_path, hook);
@@ -114,18 +104,6 @@ fn attach_all(loaded: &Loaded, cgroup: &Cgroup) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn pin_maps(ebpf: &Ebpf, pin_path: &Path) -> Result<(), KernelError> {
-    for &name in PINNED_MAPS {
-        let path = pin_path.join(name);
-        let map = ebpf.map(name).ok_or(KernelError::Missing(name))?;
-        map.pin(&path).map_err(|error| KernelError::Pin {
-            path,
-            source: io::Error::other(error.to_string()),
-        })?;
-    }
-    Ok(())
-}
-
 /// Points an earlier run's link at `program`; `false` if there is none that fits.
 fn switch_over(pin: &Path, program: &Program, cgroup_id: u64) -> bool {
     let (Ok(link), Ok(program)) = (bpf_syscall::open_pin(pin), program.fd()) else {
@@ -142,36 +120,4 @@ fn attach(program: &Program, cgroup: &Cgroup, hook: &Hook, pin: &Path) -> Result
     let link = bpf_syscall::create_link(program.fd()?.as_fd(), cgroup.as_fd(), hook.attach_type)?;
     bpf_syscall::pin(link.as_fd(), pin)?;
     Ok(())
-}
-
-fn remove_pin(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Removes every pin of ours, connect first: no connect is redirected while its helpers go. Goes on
-/// past a pin that cannot be removed.
-fn remove_pins(pin_path: &Path) -> Result<(), KernelError> {
-    let links = PROGRAMS.iter().rev().map(|hook| link_pin(pin_path, hook));
-    for link in links.clone() {
-        // Removing the pin alone detaches too, but in a kernel worker, some time later. A link of an
-        // earlier kernel or of a cgroup that is gone has nothing to detach.
-        let _pin_goes_anyway =
-            bpf_syscall::open_pin(&link).and_then(|link| bpf_syscall::detach_link(link.as_fd()));
-    }
-    let maps = PINNED_MAPS.iter().map(|map| pin_path.join(map));
-    let stay: Vec<String> = links
-        .chain(maps)
-        .filter_map(|pin| {
-            let error = remove_pin(&pin).err()?;
-            Some(format!("{} ({error})", pin.display()))
-        })
-        .collect();
-    if stay.is_empty() {
-        Ok(())
-    } else {
-        Err(KernelError::PinsStay(stay.join(", ")))
-    }
 }

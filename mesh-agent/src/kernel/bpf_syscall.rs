@@ -98,15 +98,15 @@ pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         .map(drop)
 }
 
-/// Attaches `program` to `cgroup`, beside the programs that are there.
+/// Attaches `program` to a cgroup or a network namespace, beside the programs that are there.
 pub fn create_link(
     program: BorrowedFd<'_>,
-    cgroup: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
     let fd = Attributes::new()
         .fd(0, program)
-        .fd(4, cgroup)
+        .fd(4, target)
         .u32(8, attach_type)
         .call(BPF_LINK_CREATE)?;
     // SAFETY: the kernel just gave us this descriptor.
@@ -132,14 +132,23 @@ pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
 
 /// The cgroup that a cgroup link is attached to; 0 when that cgroup is gone.
 pub fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
-    // struct bpf_link_info: type, id, prog_id, padding, then the union; cgroup_id is its first.
+    link_info(link).map(|info| info[2])
+}
+
+/// The inode of the network namespace that a link is attached to; 0 when it is gone.
+pub fn link_netns(link: BorrowedFd<'_>) -> io::Result<u32> {
+    link_info(link).map(|info| info[2] as u32)
+}
+
+/// `struct bpf_link_info`: type, id, prog_id, padding, then the union.
+fn link_info(link: BorrowedFd<'_>) -> io::Result<[u64; 32]> {
     let mut info = [0_u64; 32];
     Attributes::new()
         .fd(0, link)
         .u32(4, size_of_val(&info) as u32)
         .pointer(8, info.as_mut_ptr())
         .call(BPF_OBJ_GET_INFO_BY_FD)?;
-    Ok(info[2])
+    Ok(info)
 }
 
 /// Ids of the programs on a hook of a cgroup. With `effective`, those of its ancestors too.

@@ -42,6 +42,12 @@ pub enum KernelError {
         "cannot remove pins: {0}; what they hold stays attached until they are removed by hand (rm)"
     )]
     PinsStay(String),
+    /// The steering program could not be attached to a pod's network namespace.
+    #[error("cannot steer inbound connections in its network namespace: {source}")]
+    Steering {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The cgroup cannot be used.
     #[error("agent.cgroup: {path}: {reason}")]
     Cgroup {

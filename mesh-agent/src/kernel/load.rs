@@ -1,6 +1,9 @@
 //! Loading the embedded object, with the maps of an earlier run where they fit.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -8,7 +11,7 @@ use aya::{
     programs::{CgroupSock, CgroupSockAddr, CgroupSockopt, SockOps},
 };
 
-use super::{KernelError, Maps, PROGRAMS};
+use super::{KernelError, Maps, PROGRAMS, pins::remove_pins};
 
 /// The kernel half, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-ebpf"));
@@ -29,6 +32,10 @@ pub(super) const PINNED_MAPS: &[&str] = &[
     "exclusions",
     "counters",
     "events",
+    "inbound_ports",
+    "inbound_sockets",
+    "inbound_proxies",
+    "inbound_peers",
 ];
 
 /// The loaded programs, not yet attached.
@@ -54,6 +61,38 @@ impl Loaded {
             pin_path: pin_path.into(),
             takes_over,
         })
+    }
+
+    /// Pins the maps, so that programs loaded later can share them.
+    ///
+    /// On an error nothing new stays pinned.
+    pub fn pin_maps(&self) -> Result<(), KernelError> {
+        if self.takes_over {
+            return Ok(());
+        }
+        // Pins of another shape, or half a set: nothing of them can be used.
+        remove_pins(&self.pin_path)?;
+        let pinned = PINNED_MAPS.iter().try_for_each(|&name| {
+            let path = self.pin_path.join(name);
+            let map = self.ebpf.map(name).ok_or(KernelError::Missing(name))?;
+            map.pin(&path).map_err(|error| KernelError::Pin {
+                path,
+                source: io::Error::other(error.to_string()),
+            })
+        });
+        if pinned.is_err() {
+            self.unpin();
+        }
+        pinned
+    }
+
+    /// Takes back what [`Loaded::pin_maps`] did.
+    pub fn unpin(&self) {
+        if !self.takes_over
+            && let Err(stay) = remove_pins(&self.pin_path)
+        {
+            tracing::error!("{stay}");
+        }
     }
 
     /// Typed views of the maps.
@@ -147,6 +186,7 @@ fn info(map: &Map) -> Option<MapInfo> {
         | Map::LpmTrie(data)
         | Map::PerCpuArray(data)
         | Map::SkStorage(data)
+        | Map::SockHash(data)
         | Map::RingBuf(data) => data.info().ok(),
         _ => None,
     }

@@ -13,11 +13,11 @@ use aya::{
 };
 use ipnet::IpNet;
 use mesh_common::{
-    COUNTERS, DATAGRAM_PORT, ExclusionData, Origin, OriginKey, PROTOCOL_TCP, Pod, SocketRole,
-    SocketState,
+    COUNTERS, DATAGRAM_PORT, ExclusionData, InboundKey, InboundPort, InboundProxyKey, Origin,
+    OriginKey, PROTOCOL_TCP, Pod, SocketRole, SocketState,
 };
 
-use super::{KernelError, bpf_syscall};
+use super::{KernelError, bpf_syscall, inbound::InboundMaps};
 
 type Bytes<T> = <T as AsBytes>::Array;
 
@@ -31,7 +31,15 @@ macro_rules! as_bytes {
     ($($type:ty),+) => { $(impl AsBytes for $type { type Array = [u8; size_of::<$type>()]; })+ };
 }
 
-as_bytes!(Pod, OriginKey, Origin, ExclusionData);
+as_bytes!(
+    Pod,
+    OriginKey,
+    Origin,
+    ExclusionData,
+    InboundKey,
+    InboundPort,
+    InboundProxyKey
+);
 
 /// An entry of `origin_dst_map`, readable.
 #[derive(Clone, Debug)]
@@ -50,6 +58,17 @@ pub struct OriginEntry {
     pub connected_at: u64,
 }
 
+/// What a pod excludes.
+#[derive(Clone, Copy, Debug)]
+pub struct Excluded<'a> {
+    /// Destination networks.
+    pub ranges: &'a [IpNet],
+    /// Destination ports.
+    pub ports: &'a [u16],
+    /// Ports of servers in the pod.
+    pub inbound_ports: &'a [u16],
+}
+
 /// The maps that user space reads and writes.
 pub struct Maps {
     pods: Mutex<HashMap<MapData, u64, Bytes<Pod>>>,
@@ -57,9 +76,10 @@ pub struct Maps {
     origins: HashMap<MapData, Bytes<OriginKey>, Bytes<Origin>>,
     counters: PerCpuArray<MapData, u64>,
     sk_storage: MapData,
+    pub(super) inbound: InboundMaps,
 }
 
-fn map_error(map: &'static str) -> impl Fn(MapError) -> KernelError {
+pub(super) fn map_error(map: &'static str) -> impl Fn(MapError) -> KernelError {
     move |source| KernelError::Map { map, source }
 }
 
@@ -70,6 +90,7 @@ pub(super) fn take(ebpf: &Ebpf, name: &'static str) -> Result<Map, KernelError> 
         | Map::LpmTrie(data)
         | Map::PerCpuArray(data)
         | Map::SkStorage(data)
+        | Map::SockHash(data)
         | Map::RingBuf(data),
     ) = ebpf.map(name)
     else {
@@ -112,6 +133,7 @@ impl Maps {
                 .try_into()
                 .map_err(map_error("counters"))?,
             sk_storage,
+            inbound: InboundMaps::take(ebpf)?,
         })
     }
 
@@ -145,18 +167,17 @@ impl Maps {
             .collect()
     }
 
-    /// Excludes `ranges` and `ports` for the pods with this exclusions id.
+    /// Excludes these for the pods with this exclusions id.
     pub fn add_exclusions(
         &self,
         exclusions_id: u32,
-        ranges: &[IpNet],
-        ports: &[u16],
+        excluded: Excluded<'_>,
     ) -> Result<(), KernelError> {
         let mut map = self
             .exclusions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        for (bits, data) in exclusion_keys(exclusions_id, ranges, ports) {
+        for (bits, data) in exclusion_keys(exclusions_id, excluded) {
             map.insert(&Key::new(bits, bytemuck::cast(data)), 1, 0)
                 .map_err(map_error("exclusions"))?;
         }
@@ -167,14 +188,13 @@ impl Maps {
     pub fn remove_exclusions(
         &self,
         exclusions_id: u32,
-        ranges: &[IpNet],
-        ports: &[u16],
+        excluded: Excluded<'_>,
     ) -> Result<(), KernelError> {
         let mut map = self
             .exclusions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        for (bits, data) in exclusion_keys(exclusions_id, ranges, ports) {
+        for (bits, data) in exclusion_keys(exclusions_id, excluded) {
             ignore_missing(map.remove(&Key::new(bits, bytemuck::cast(data))))
                 .map_err(map_error("exclusions"))?;
         }
@@ -204,11 +224,18 @@ impl Maps {
 
     /// Marks one of the agent's own sockets; nobody without the map's descriptor can.
     pub fn mark_socket(&self, socket: BorrowedFd<'_>, role: SocketRole) -> std::io::Result<()> {
-        let state = SocketState::own(role);
+        self.set_socket_state(socket, &SocketState::own(role))
+    }
+
+    pub(super) fn set_socket_state(
+        &self,
+        socket: BorrowedFd<'_>,
+        state: &SocketState,
+    ) -> std::io::Result<()> {
         bpf_syscall::update_socket_storage(
             self.sk_storage.fd().as_fd(),
             socket,
-            bytemuck::bytes_of(&state),
+            bytemuck::bytes_of(state),
         )
     }
 
@@ -251,11 +278,15 @@ impl Maps {
     }
 }
 
-fn exclusion_keys<'a>(
+fn exclusion_keys(
     exclusions_id: u32,
-    ranges: &'a [IpNet],
-    ports: &'a [u16],
-) -> impl Iterator<Item = (u32, ExclusionData)> + 'a {
+    excluded: Excluded<'_>,
+) -> impl Iterator<Item = (u32, ExclusionData)> {
+    let Excluded {
+        ranges,
+        ports,
+        inbound_ports,
+    } = excluded;
     let ranges = ranges.iter().map(IpNet::trunc).map(move |range| {
         let (address, bits) = match range.addr() {
             IpAddr::V4(address) => (address.to_ipv6_mapped(), 96 + u32::from(range.prefix_len())),
@@ -270,7 +301,13 @@ fn exclusion_keys<'a>(
             ExclusionData::port(exclusions_id, port),
         )
     });
-    ranges.chain(ports)
+    let inbound_ports = inbound_ports.iter().map(move |&port| {
+        (
+            ExclusionData::PORT_BITS,
+            ExclusionData::inbound_port(exclusions_id, port),
+        )
+    });
+    ranges.chain(ports).chain(inbound_ports)
 }
 
 fn readable(key: OriginKey, origin: Origin) -> OriginEntry {

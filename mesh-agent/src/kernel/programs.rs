@@ -46,6 +46,16 @@ pub const PROGRAMS: &[Hook] = &[
         attach_type: 30,
     },
     Hook {
+        program: "mesh_getsock4",
+        name: "cgroup_inet4_getsockname",
+        attach_type: 31,
+    },
+    Hook {
+        program: "mesh_getsock6",
+        name: "cgroup_inet6_getsockname",
+        attach_type: 32,
+    },
+    Hook {
         program: "mesh_recvmsg4",
         name: "cgroup_udp4_recvmsg",
         attach_type: 19,
@@ -64,6 +74,16 @@ pub const PROGRAMS: &[Hook] = &[
         program: "mesh_sendmsg6",
         name: "cgroup_udp6_sendmsg",
         attach_type: 15,
+    },
+    Hook {
+        program: "mesh_bind4",
+        name: "cgroup_inet4_bind",
+        attach_type: 8,
+    },
+    Hook {
+        program: "mesh_bind6",
+        name: "cgroup_inet6_bind",
+        attach_type: 9,
     },
     Hook {
         program: "mesh_connect4",

@@ -34,7 +34,7 @@ enum Outcome {
     /// Enrolled already, just so; perhaps it cannot be redirected at the moment.
     Same(NetnsIdentity, Result<(), PodError>),
     /// To be enrolled, or enrolled differently.
-    Enrol(Ready),
+    Enrol(Box<Ready>),
     /// Not enrolled.
     Not(PodError),
 }
@@ -89,7 +89,15 @@ impl PodSet {
             }
             enrolment => {
                 let id = self.next_exclusions_id.fetch_add(1, Ordering::Relaxed);
-                Ready::new(pod, netns, enrolment.as_deref(), id, &self.maps).map(Outcome::Enrol)
+                Ready::new(
+                    pod,
+                    netns,
+                    enrolment.as_deref(),
+                    id,
+                    &self.maps,
+                    &self.pin_path,
+                )
+                .map(|ready| Outcome::Enrol(Box::new(ready)))
             }
         }
     }
@@ -136,11 +144,11 @@ impl PodSet {
                 Outcome::Enrol(ready) => {
                     let identity = ready.netns.identity();
                     if let Some(enrolment) = enrolled.get_mut(&identity) {
-                        enrolment.update(ready);
+                        enrolment.update(*ready);
                     } else {
                         enrolled.insert(
                             identity,
-                            Enrolment::new(ready, &self.maps, &self.hosts, self.datagram_idle),
+                            Enrolment::new(*ready, &self.maps, &self.hosts, self.datagram_idle),
                         );
                     }
                     (Some(identity), Ok(()))

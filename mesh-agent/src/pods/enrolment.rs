@@ -1,22 +1,21 @@
 //! One enrolled pod: the agent's sockets inside it and its entry in the kernel half.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use mesh_common::{
-    DATAGRAM_PORT, MOST_CAPTURED_PORTS, ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, OUTBOUND_PORT,
-    Pod as KernelPod, capture, pod_flags,
-};
+use mesh_common::Pod as KernelPod;
 use tokio::task::JoinSet;
 
 use super::{
     Netns, PodError,
     exclusions::Exclusions,
+    inbound::Inbound,
+    kernel_pod::{IPV6_FLAGS, captures_datagrams, captures_inbound, ipv6_flags, kernel_pod},
     listener::{self, Families, Opened, Wanted},
     serving::Serving,
 };
 use crate::{
-    config::{OnAgentDown, Pod, Proxy},
-    kernel::{Cgroup, KernelError, Maps},
+    config::{Pod, Proxy},
+    kernel::{KernelError, Maps},
     proxy::{Connections, PodProxy, SharedHosts},
 };
 
@@ -30,6 +29,8 @@ pub(super) struct Enrolment {
     /// Whether its proxy cannot be reached, so that `kernel` is not what the kernel half has.
     unreachable: bool,
     serving: Serving,
+    /// If connections from outside are captured.
+    inbound: Option<Inbound>,
     exclusions: Exclusions,
 }
 
@@ -40,6 +41,8 @@ pub(super) struct Ready {
     pub pod: Arc<Pod>,
     pub kernel: KernelPod,
     opened: Opened,
+    /// If they are captured from now on.
+    inbound: Option<Inbound>,
     exclusions: Exclusions,
 }
 
@@ -51,6 +54,7 @@ impl Ready {
         enrolment: Option<&Enrolment>,
         exclusions_id: u32,
         maps: &Arc<Maps>,
+        pin_path: &Path,
     ) -> Result<Self, PodError> {
         let mut kernel = kernel_pod(pod)?;
         let missing = enrolment.map_or_else(
@@ -58,9 +62,12 @@ impl Ready {
             |enrolment| enrolment.serving.missing(),
         );
         let opened = open(pod, &netns, missing, maps)?;
-        if netns.ensure_token_route().unwrap_or(false) {
-            kernel.flags |= pod_flags::IPV6_TOKENS;
-        }
+        kernel.flags |= ipv6_flags(&netns, opened.has_ipv6);
+        let is_captured = enrolment.is_some_and(|enrolment| enrolment.inbound.is_some());
+        let inbound = (captures_inbound(pod) && !is_captured)
+            .then(|| Inbound::new(maps, pin_path, &netns, pod))
+            .transpose()
+            .map_err(|source| kernel_error(pod, source))?;
         let exclusions = Exclusions::add(maps, exclusions_id, pod)
             .map_err(|source| kernel_error(pod, source))?;
         kernel.exclusions_id = exclusions.id();
@@ -69,6 +76,7 @@ impl Ready {
             pod: Arc::clone(pod),
             kernel,
             opened,
+            inbound,
             exclusions,
         })
     }
@@ -85,6 +93,7 @@ impl Enrolment {
         let netns = Arc::clone(&ready.netns);
         let proxy = PodProxy::new(netns, Arc::clone(maps), hosts.clone(), datagram_idle);
         proxy.set_dns_ports(ready.kernel.dns_ports);
+        proxy.set_proxy_protocol_ports(&ready.pod.capture.proxy_protocol_ports);
         let mut enrolment = Self {
             netns: ready.netns,
             proxy: Arc::new(proxy),
@@ -92,6 +101,7 @@ impl Enrolment {
             kernel: ready.kernel,
             unreachable: false,
             serving: Serving::default(),
+            inbound: ready.inbound,
             exclusions: ready.exclusions,
         };
         enrolment.serve(ready.opened);
@@ -129,7 +139,15 @@ impl Enrolment {
         } else if !captures_datagrams(&self.pod) {
             self.serving.stop_datagrams();
         }
+        if captures_inbound(&self.pod) {
+            self.inbound = ready.inbound.or(self.inbound.take());
+        } else {
+            self.serving.stop_inbound();
+            self.inbound = None;
+        }
         self.proxy.set_dns_ports(self.kernel.dns_ports);
+        self.proxy
+            .set_proxy_protocol_ports(&self.pod.capture.proxy_protocol_ports);
         self.serve(ready.opened);
     }
 
@@ -148,19 +166,25 @@ impl Enrolment {
                 );
             }
         }
-        let looked = opened.map(|opened| self.serve(opened));
+        if let Some(inbound) = &mut self.inbound
+            && let Err(error) = inbound.look(maps, &self.netns, &self.pod)
+        {
+            tracing::debug!("pod {}: cannot see what listens: {error}", self.pod.name);
+        }
         let before = self.entry();
-        let had_tokens = self.kernel.flags & pod_flags::IPV6_TOKENS;
-        let has_tokens = self.netns.ensure_token_route().unwrap_or(false);
-        let tokens = u32::from(has_tokens) * pod_flags::IPV6_TOKENS;
+        let flags_before = self.kernel.flags;
+        if let Ok(opened) = opened.as_ref() {
+            self.kernel.flags =
+                self.kernel.flags & !IPV6_FLAGS | ipv6_flags(&self.netns, opened.has_ipv6);
+        }
+        let looked = opened.map(|opened| self.serve(opened));
         let was_unreachable = std::mem::replace(&mut self.unreachable, unreachable);
-        self.kernel.flags = self.kernel.flags & !pod_flags::IPV6_TOKENS | tokens;
         if self.entry() != before
             && let Err(source) = maps.set_pod(self.netns.cookie(), &self.entry())
         {
             // Tried again on the next look.
             self.unreachable = was_unreachable;
-            self.kernel.flags = self.kernel.flags & !pod_flags::IPV6_TOKENS | had_tokens;
+            self.kernel.flags = flags_before;
             return Err(kernel_error(&self.pod, source));
         }
         looked
@@ -203,6 +227,7 @@ fn open(pod: &Pod, netns: &Netns, missing: Wanted, maps: &Maps) -> Result<Opened
     };
     let wanted = Wanted {
         streams: only_if(pod.proxy == Proxy::Agent, missing.streams),
+        inbound: only_if(captures_inbound(pod), missing.inbound),
         datagrams: only_if(captures_datagrams(pod), missing.datagrams),
     };
     listener::open(netns, wanted, maps).map_err(|source| PodError::Listen {
@@ -211,71 +236,9 @@ fn open(pod: &Pod, netns: &Netns, missing: Wanted, maps: &Maps) -> Result<Opened
     })
 }
 
-/// Whether datagrams of this pod come to the agent. With a proxy of its own they do not.
-fn captures_datagrams(pod: &Pod) -> bool {
-    pod.proxy == Proxy::Agent && (pod.capture.dns || !pod.capture.udp_ports.is_empty())
-}
-
-fn ports(ports: &[u16]) -> [u16; MOST_CAPTURED_PORTS] {
-    let mut places = [0; MOST_CAPTURED_PORTS];
-    for (place, port) in places.iter_mut().zip(ports) {
-        *place = *port;
-    }
-    places
-}
-
 pub(super) fn kernel_error(pod: &Pod, source: KernelError) -> PodError {
     PodError::Kernel {
         pod: pod.name.clone(),
         source,
     }
-}
-
-/// The kernel half's view of a pod, still without its exclusions id.
-fn kernel_pod(pod: &Pod) -> Result<KernelPod, PodError> {
-    let mut flags = 0;
-    if !pod.exclude_cidrs.is_empty() {
-        flags |= pod_flags::EXCLUDES_CIDRS;
-    }
-    if !pod.exclude_ports.is_empty() {
-        flags |= pod_flags::EXCLUDES_PORTS;
-    }
-    let captures_dns = pod.proxy == Proxy::Agent && pod.capture.dns;
-    let mut kernel = KernelPod {
-        proxy_cgroup: 0,
-        proxy_level: 0,
-        capture: (u32::from(pod.capture.outbound) * capture::OUTBOUND)
-            | (u32::from(captures_dns) * capture::DNS),
-        flags,
-        on_agent_down: match pod.on_agent_down {
-            OnAgentDown::Open => ON_AGENT_DOWN_OPEN,
-            OnAgentDown::Closed => ON_AGENT_DOWN_CLOSED,
-        },
-        exclusions_id: 0,
-        proxy_port: u32::from(OUTBOUND_PORT),
-        datagram_port: u32::from(DATAGRAM_PORT),
-        reserved: 0,
-        dns_ports: ports(if captures_dns {
-            &pod.capture.dns_ports
-        } else {
-            &[]
-        }),
-        udp_ports: ports(if pod.proxy == Proxy::Agent {
-            &pod.capture.udp_ports
-        } else {
-            &[]
-        }),
-    };
-    if let Proxy::External { port, cgroup } = &pod.proxy {
-        let error = |source| PodError::ProxyCgroup {
-            pod: pod.name.clone(),
-            source,
-        };
-        let cgroup = Cgroup::open(cgroup).map_err(error)?;
-        kernel.proxy_cgroup = cgroup.id().map_err(error)?;
-        kernel.proxy_level = cgroup.level().map_err(error)?;
-        kernel.proxy_port = u32::from(*port);
-        kernel.flags |= pod_flags::EXTERNAL_PROXY;
-    }
-    Ok(kernel)
 }

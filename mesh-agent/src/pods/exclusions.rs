@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     config::Pod,
-    kernel::{KernelError, Maps},
+    kernel::{Excluded, KernelError, Maps},
 };
 
 /// What one pod excludes, under an id of its own. Dropped, the kernel half forgets it again.
@@ -24,7 +24,7 @@ impl Exclusions {
             id,
             pod: Arc::clone(pod),
         };
-        maps.add_exclusions(id, &pod.exclude_cidrs, &pod.exclude_ports)?;
+        maps.add_exclusions(id, excluded(pod))?;
         Ok(exclusions)
     }
 
@@ -36,16 +36,17 @@ impl Exclusions {
 
 impl Drop for Exclusions {
     fn drop(&mut self) {
-        let Pod {
-            exclude_cidrs,
-            exclude_ports,
-            ..
-        } = &*self.pod;
-        if let Err(error) = self
-            .maps
-            .remove_exclusions(self.id, exclude_cidrs, exclude_ports)
-        {
+        let removed = self.maps.remove_exclusions(self.id, excluded(&self.pod));
+        if let Err(error) = removed {
             tracing::error!("exclusions of pod {}: {error}", self.pod.name);
         }
+    }
+}
+
+fn excluded(pod: &Pod) -> Excluded<'_> {
+    Excluded {
+        ranges: &pod.exclude_cidrs,
+        ports: &pod.exclude_ports,
+        inbound_ports: &pod.exclude_inbound_ports,
     }
 }

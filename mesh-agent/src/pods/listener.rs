@@ -6,7 +6,7 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use mesh_common::{DATAGRAM_PORT, OUTBOUND_PORT, SocketRole};
+use mesh_common::{DATAGRAM_PORT, INBOUND_PORT, OUTBOUND_PORT, SocketRole};
 use nix::sys::socket::{
     setsockopt,
     sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBufForce},
@@ -19,7 +19,7 @@ use super::{
     Netns, loopback,
     socket_options::{disable_fast_open, reset_on_close},
 };
-use crate::kernel::Maps;
+use crate::kernel::{KernelError, Maps};
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -42,6 +42,9 @@ pub enum ListenError {
     /// The kernel said no.
     #[error("cannot listen inside the pod: {0}")]
     System(#[from] io::Error),
+    /// The kernel half takes no listener.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
 }
 
 /// One for each address family.
@@ -56,6 +59,7 @@ pub(super) struct Families<T> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wanted {
     pub streams: Families<bool>,
+    pub inbound: Families<bool>,
     pub datagrams: Families<bool>,
 }
 
@@ -63,15 +67,29 @@ pub(super) struct Wanted {
 #[derive(Debug, Default)]
 pub(super) struct Opened {
     pub streams: Families<Option<TcpListener>>,
+    pub inbound: Families<Option<TcpListener>>,
     pub datagrams: Families<Option<UdpSocket>>,
+    /// Whether the pod has IPv6.
+    pub has_ipv6: bool,
+}
+
+impl<T> Families<Option<T>> {
+    fn try_map<U, E>(self, map: impl Fn(T) -> Result<U, E>) -> Result<Families<Option<U>>, E> {
+        Ok(Families {
+            ipv4: self.ipv4.map(&map).transpose()?,
+            ipv6: self.ipv6.map(&map).transpose()?,
+        })
+    }
 }
 
 impl Opened {
     /// Where those that were opened are.
     pub fn addresses(&self) -> impl Iterator<Item = io::Result<SocketAddr>> {
         let streams = self.streams.ipv4.iter().chain(&self.streams.ipv6);
+        let inbound = self.inbound.ipv4.iter().chain(&self.inbound.ipv6);
         let datagrams = self.datagrams.ipv4.iter().chain(&self.datagrams.ipv6);
         streams
+            .chain(inbound)
             .map(TcpListener::local_addr)
             .chain(datagrams.map(UdpSocket::local_addr))
     }
@@ -80,53 +98,56 @@ impl Opened {
 /// Opens those sockets that are wanted, once the pod's loopback interface can be used. Those for
 /// IPv6 only where the pod has it.
 pub(super) fn open(netns: &Netns, wanted: Wanted, maps: &Maps) -> Result<Opened, ListenError> {
-    let opened = netns.enter(|| {
+    let (sockets, has_ipv6) = netns.enter(|| {
         if let Some(fault) = loopback::fault()? {
             return Ok(Err(ListenError::Loopback(fault)));
         }
         let has_ipv6 = has_ipv6()?;
-        let Wanted { streams, datagrams } = wanted;
-        let streams = Families {
-            ipv4: streams.ipv4.then(listen_ipv4).transpose(),
-            ipv6: (streams.ipv6 && has_ipv6).then(listen_ipv6).transpose(),
-        };
-        let datagrams = Families {
-            ipv4: datagrams
-                .ipv4
-                .then(|| datagrams_of(Domain::IPV4))
-                .transpose(),
-            ipv6: (datagrams.ipv6 && has_ipv6)
-                .then(|| datagrams_of(Domain::IPV6))
-                .transpose(),
-        };
-        Ok(Ok((streams, datagrams)))
+        let sockets = (|| {
+            Ok((
+                opened(wanted.streams, has_ipv6, OUTBOUND_PORT, |domain| {
+                    listener(domain, OUTBOUND_PORT, &LOOPBACK_ONLY)
+                })?,
+                opened(wanted.inbound, has_ipv6, INBOUND_PORT, |domain| {
+                    listener(domain, INBOUND_PORT, &STEERED_ONLY)
+                })?,
+                opened(wanted.datagrams, has_ipv6, DATAGRAM_PORT, datagrams_of)?,
+            ))
+        })();
+        Ok(sockets.map(|sockets| (sockets, has_ipv6)))
     })??;
-    let (streams, datagrams) = opened;
-    let stream = |socket: io::Result<Option<Socket>>| -> Result<_, ListenError> {
-        let socket = taken(socket, OUTBOUND_PORT)?;
-        let listener = socket.map(|socket| {
-            maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
-            TcpListener::from_std(socket.into())
-        });
-        Ok(listener.transpose()?)
+    let (streams, inbound, datagrams) = sockets;
+    let stream = |socket: Socket| {
+        maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
+        TcpListener::from_std(socket.into())
     };
-    let datagram = |socket: io::Result<Option<Socket>>| -> Result<_, ListenError> {
-        let socket = taken(socket, DATAGRAM_PORT)?;
-        let socket = socket.map(|socket| {
+    let inbound = inbound.try_map(stream)?;
+    for (listener, is_ipv4) in [(&inbound.ipv4, true), (&inbound.ipv6, false)] {
+        if let Some(listener) = listener {
+            maps.set_inbound_listener(netns.cookie(), listener.as_fd(), is_ipv4)?;
+        }
+    }
+    Ok(Opened {
+        streams: streams.try_map(stream)?,
+        inbound,
+        datagrams: datagrams.try_map(|socket| {
             maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
             UdpSocket::from_std(socket.into())
-        });
-        Ok(socket.transpose()?)
-    };
-    Ok(Opened {
-        streams: Families {
-            ipv4: stream(streams.ipv4)?,
-            ipv6: stream(streams.ipv6)?,
-        },
-        datagrams: Families {
-            ipv4: datagram(datagrams.ipv4)?,
-            ipv6: datagram(datagrams.ipv6)?,
-        },
+        })?,
+        has_ipv6,
+    })
+}
+
+fn opened(
+    wanted: Families<bool>,
+    has_ipv6: bool,
+    port: u16,
+    open: impl Fn(Domain) -> io::Result<Socket>,
+) -> Result<Families<Option<Socket>>, ListenError> {
+    let open = |wanted: bool, domain| wanted.then(|| taken(open(domain), port)).transpose();
+    Ok(Families {
+        ipv4: open(wanted.ipv4, Domain::IPV4)?,
+        ipv6: open(wanted.ipv6 && has_ipv6, Domain::IPV6)?,
     })
 }
 
@@ -149,21 +170,27 @@ const fn loopback_advice(fault: loopback::LoopbackFault) -> &'static str {
     }
 }
 
+/// A listener on the wildcard address, with a filter for what may come to it: from elsewhere, the port
+/// looks as if nothing were there.
+///
 /// Each destination has a loopback address of its own (`mesh_common::token_address`), and a
-/// connection from a bound IPv6 address goes to that same address. So the agent listens on the
-/// wildcard address, with a filter that drops whatever did not come over the loopback interface:
-/// from outside, the port looks as if nothing were there.
-fn listen_ipv4() -> io::Result<Socket> {
-    let socket = new_listener(Domain::IPV4)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, OUTBOUND_PORT)).into())?;
-    listen(socket)
-}
-
-fn listen_ipv6() -> io::Result<Socket> {
-    let socket = new_listener(Domain::IPV6)?;
-    socket.set_only_v6(true)?;
-    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, OUTBOUND_PORT)).into())?;
-    listen(socket)
+/// connection from a bound IPv6 address goes to that same address. What is steered to the inbound
+/// listener was sent to an address of the pod and the port of a server.
+fn listener(domain: Domain, port: u16, filter: &[SockFilter]) -> io::Result<Socket> {
+    let socket = new_listener(domain)?;
+    let address: IpAddr = if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    socket.bind(&SocketAddr::from((address, port)).into())?;
+    socket.attach_filter(filter)?;
+    socket.listen(BACKLOG)?;
+    // With server-side Fast Open (net.ipv4.tcp_fastopen=0x400) the agent's end would come to be
+    // before the app's handshake completes, and not find the original destination.
+    disable_fast_open(&socket)?;
+    Ok(socket)
 }
 
 /// Where the pod has no IPv6 nothing can connect over it either.
@@ -201,15 +228,6 @@ fn datagrams_of(domain: Domain) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen(socket: Socket) -> io::Result<Socket> {
-    socket.attach_filter(&LOOPBACK_ONLY)?;
-    socket.listen(BACKLOG)?;
-    // With server-side Fast Open (net.ipv4.tcp_fastopen=0x400) the agent's end would come to be
-    // before the app's handshake completes, and not find the original destination.
-    disable_fast_open(&socket)?;
-    Ok(socket)
-}
-
 fn new_listener(domain: Domain) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     // An earlier agent's closed connections must not keep the port.
@@ -237,5 +255,19 @@ static LOOPBACK_ONLY: [SockFilter; 4] = {
         SockFilter::new(JUMP_IF_EQUAL, 0, 1, LOOPBACK),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
+    ]
+};
+
+/// Classic BPF, on the TCP header: drop the packet if it was sent to the agent's own port.
+static STEERED_ONLY: [SockFilter; 4] = {
+    const LOAD_HALF_ABSOLUTE: u16 = 0x28;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const DESTINATION_PORT: u32 = 2;
+    [
+        SockFilter::new(LOAD_HALF_ABSOLUTE, 0, 0, DESTINATION_PORT),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, INBOUND_PORT as u32),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
     ]
 };

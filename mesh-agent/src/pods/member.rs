@@ -1,8 +1,8 @@
 //! What can be told of a configured pod.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use super::{NetnsIdentity, enrolment::Enrolment};
+use super::{NetnsIdentity, enrolment::Enrolment, kernel_pod::captures_inbound};
 use crate::{
     config::Pod,
     proxy::{ConnectionStatus, DatagramStatus, DnsStatus, PodProxy},
@@ -37,6 +37,8 @@ pub struct PodReport {
     pub connections_total: u64,
     /// Those of them whose server could not be reached.
     pub connections_failed: u64,
+    /// Where its servers listen whose connections are captured.
+    pub servers: Vec<SocketAddr>,
     /// What became of its DNS queries, if they are captured.
     pub dns: Option<DnsStatus>,
     /// What became of its other datagrams, if any are captured.
@@ -86,6 +88,12 @@ impl Member {
                 .as_ref()
                 .filter(|_| !self.pod.capture.udp_ports.is_empty())
                 .map(|known| known.proxy.datagrams.status()),
+            servers: self
+                .known
+                .as_ref()
+                .filter(|_| captures_inbound(&self.pod))
+                .map(|known| known.proxy.maps.servers(known.cookie))
+                .unwrap_or_default(),
             dns: self
                 .known
                 .as_ref()

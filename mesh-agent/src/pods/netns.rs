@@ -5,7 +5,10 @@ use std::{
     fs::{File, Metadata, OpenOptions},
     io,
     net::Ipv6Addr,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::{
         LazyLock, Mutex, MutexGuard, PoisonError,
@@ -204,6 +207,12 @@ impl Netns {
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

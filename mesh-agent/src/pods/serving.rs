@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::listener::{Families, Opened, Wanted};
-use crate::proxy::{PodProxy, serve, serve_datagrams};
+use crate::proxy::{Direction, PodProxy, serve, serve_datagrams};
 
 /// How long listeners go on accepting once the kernel half has stopped redirecting to them: a
 /// connection may be queued, or between the kernel half's verdict and its handshake.
@@ -19,6 +19,7 @@ const LINGER: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Serving {
     streams: Families<Option<AbortHandle>>,
+    inbound: Families<Option<AbortHandle>>,
     datagrams: Families<Option<AbortHandle>>,
     tasks: JoinSet<()>,
     /// Its drop tells the tasks to end.
@@ -36,6 +37,7 @@ impl Serving {
         };
         Wanted {
             streams: of_families(&self.streams),
+            inbound: of_families(&self.inbound),
             datagrams: of_families(&self.datagrams),
         }
     }
@@ -43,17 +45,27 @@ impl Serving {
     /// Serves these listeners too.
     pub fn add(&mut self, opened: Opened, pod: &Arc<PodProxy>) {
         while self.tasks.try_join_next().is_some() {}
-        let mut spawn_stream = |listener: TcpListener| {
-            let serving = serve(listener, Arc::clone(pod));
+        let mut spawn_stream = |listener: TcpListener, direction| {
+            let serving = serve(listener, Arc::clone(pod), direction);
             self.tasks
                 .spawn(until_stopped(serving, self.running.subscribe()))
         };
-        let Opened { streams, datagrams } = opened;
-        if let Some(listener) = streams.ipv4 {
-            self.streams.ipv4 = Some(spawn_stream(listener));
-        }
-        if let Some(listener) = streams.ipv6 {
-            self.streams.ipv6 = Some(spawn_stream(listener));
+        let Opened {
+            streams,
+            inbound,
+            datagrams,
+            ..
+        } = opened;
+        for (direction, opened, serving) in [
+            (Direction::Outbound, streams, &mut self.streams),
+            (Direction::Inbound, inbound, &mut self.inbound),
+        ] {
+            if let Some(listener) = opened.ipv4 {
+                serving.ipv4 = Some(spawn_stream(listener, direction));
+            }
+            if let Some(listener) = opened.ipv6 {
+                serving.ipv6 = Some(spawn_stream(listener, direction));
+            }
         }
         let mut spawn_datagrams = |socket: UdpSocket| {
             let serving = serve_datagrams(socket, Arc::clone(pod));
@@ -70,16 +82,24 @@ impl Serving {
 
     /// Takes datagrams no more: this pod's are not captured any longer.
     pub fn stop_datagrams(&mut self) {
-        let Families { ipv4, ipv6 } = std::mem::take(&mut self.datagrams);
-        for task in ipv4.into_iter().chain(ipv6) {
-            task.abort();
-        }
+        abort(std::mem::take(&mut self.datagrams));
+    }
+
+    /// Takes connections from outside no more.
+    pub fn stop_inbound(&mut self) {
+        abort(std::mem::take(&mut self.inbound));
     }
 
     /// Closes the listeners once what is queued there is accepted; call when the kernel half
     /// redirects no more. The tasks end by themselves; dropped, they end at once.
     pub fn stop(self) -> JoinSet<()> {
         self.tasks
+    }
+}
+
+fn abort(Families { ipv4, ipv6 }: Families<Option<AbortHandle>>) {
+    for task in ipv4.into_iter().chain(ipv6) {
+        task.abort();
     }
 }
 

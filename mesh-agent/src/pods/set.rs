@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -15,6 +16,7 @@ use super::{
     PodError, PodReport,
     change::{Enrolled, OnFailure},
     enrolment::Enrolment,
+    kernel_pod::captures_inbound,
     member::Member,
     serving,
 };
@@ -28,6 +30,8 @@ use crate::{
 #[derive(Debug)]
 pub struct PodSet {
     pub(super) maps: Arc<Maps>,
+    /// Where maps and links are pinned.
+    pub(super) pin_path: PathBuf,
     /// How long the connections of a pod that was removed may go on.
     pub(super) drain_timeout: Duration,
     /// How long nothing may come either way before a flow of datagrams ends.
@@ -46,6 +50,7 @@ impl PodSet {
     pub fn new(maps: Arc<Maps>, agent: &Agent) -> Self {
         Self {
             maps,
+            pin_path: agent.pin_path.clone(),
             drain_timeout: agent.drain_timeout.into(),
             datagram_idle: agent.udp_idle_timeout.into(),
             next_exclusions_id: AtomicU32::new(1),
@@ -78,6 +83,9 @@ impl PodSet {
             .collect();
         if let Err(error) = self.change(&pods, OnFailure::Report) {
             tracing::error!("{error}");
+        }
+        if pods.iter().any(|pod| captures_inbound(pod)) {
+            self.maps.prune_servers();
         }
     }
 

@@ -9,8 +9,18 @@ use super::{PodProxy, capacity, connection::forward, occasionally::Occasionally}
 /// How long to leave new connections waiting when there is no descriptor left for them at all.
 const NO_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(20);
 
+/// Which way connections go, seen from the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Direction {
+    /// From the pod's apps to servers.
+    Outbound,
+    /// From clients to the pod's servers.
+    Inbound,
+}
+
 /// Accepts and forwards connections in one pod, until dropped. Returns when the listener is dead.
-pub async fn serve(listener: TcpListener, pod: Arc<PodProxy>) {
+pub async fn serve(listener: TcpListener, pod: Arc<PodProxy>, direction: Direction) {
     static SAID: Occasionally = Occasionally::new();
     loop {
         match listener.accept().await {
@@ -20,7 +30,7 @@ pub async fn serve(listener: TcpListener, pod: Arc<PodProxy>) {
                 let room = capacity::room().await;
                 let pod = Arc::clone(&pod);
                 tokio::spawn(async move {
-                    forward(open, client, peer, &pod).await;
+                    forward(open, client, peer, &pod, direction).await;
                     drop(room);
                 });
             }

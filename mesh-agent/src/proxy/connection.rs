@@ -1,4 +1,4 @@
-//! One redirected connection, from accept to its end, and the list of those that are open.
+//! One captured connection, from accept to its end, and the list of those that are open.
 
 use std::{
     collections::HashMap,
@@ -18,21 +18,28 @@ use tokio::{
 };
 
 use super::{
-    PodProxy, copy::copy_both_ways, dns, given_up::given_up, occasionally::Occasionally, upstream,
+    Direction, PodProxy, copy::copy_both_ways, dns, given_up::given_up, inbound,
+    occasionally::Occasionally, upstream,
 };
 use crate::pods::{self, Netns};
+
+/// The ends of an accepted connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted {
+    /// The client's end.
+    pub client: SocketAddr,
+    /// Outbound: the agent's end. Inbound: where the server really listens.
+    pub proxy: SocketAddr,
+    /// Where the client wanted to go.
+    pub destination: SocketAddr,
+}
 
 /// An open connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// The app's end.
-    pub client: SocketAddr,
-    /// The agent's end.
-    pub proxy: SocketAddr,
-    /// Where the app wanted to go.
-    pub destination: SocketAddr,
-    /// When it was accepted.
-    pub accepted_at: Instant,
+    accepted: Accepted,
+    direction: Direction,
+    accepted_at: Instant,
     sent: AtomicU64,
     received: AtomicU64,
 }
@@ -40,17 +47,15 @@ pub struct Connection {
 /// What can be told of an open connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionStatus {
-    /// The app's end.
-    pub client: SocketAddr,
-    /// The agent's end.
-    pub proxy: SocketAddr,
-    /// Where the app wanted to go.
-    pub destination: SocketAddr,
+    /// Its ends.
+    pub accepted: Accepted,
+    /// Which way it goes, seen from the pod.
+    pub direction: Direction,
     /// Time since it was accepted.
     pub age: Duration,
-    /// Bytes from the app to the server.
+    /// Bytes from the client to the server.
     pub bytes_sent: u64,
-    /// Bytes from the server to the app.
+    /// Bytes from the server to the client.
     pub bytes_received: u64,
 }
 
@@ -99,9 +104,8 @@ impl Connections {
         self.lock()
             .values()
             .map(|connection| ConnectionStatus {
-                client: connection.client,
-                proxy: connection.proxy,
-                destination: connection.destination,
+                accepted: connection.accepted,
+                direction: connection.direction,
                 age: connection.accepted_at.elapsed(),
                 bytes_sent: connection.sent.load(Ordering::Relaxed),
                 bytes_received: connection.received.load(Ordering::Relaxed),
@@ -179,37 +183,47 @@ impl Drop for Entry<'_> {
 }
 
 /// Carries one connection to its end.
-pub(super) async fn forward(open: Open, client: TcpStream, peer: SocketAddr, pod: &PodProxy) {
+pub(super) async fn forward(
+    open: Open,
+    client: TcpStream,
+    peer: SocketAddr,
+    pod: &PodProxy,
+    direction: Direction,
+) {
     let connections = &*open.0;
-    let netns = &*pod.netns;
-    let Some((proxy, destination)) = original_destination(&client) else {
+    let accepted = match direction {
+        Direction::Outbound => original_destination(&client, peer),
+        Direction::Inbound => inbound::accepted(&client, peer, pod),
+    };
+    let Some(accepted) = accepted else {
         tracing::debug!(
             "pod at {}: {peer} connected to the agent itself; reset",
-            netns.path().display()
+            pod.netns.path().display()
         );
         return;
     };
     let entry = connections.add(Connection {
-        client: peer,
-        proxy,
-        destination,
+        accepted,
+        direction,
         accepted_at: Instant::now(),
         sent: AtomicU64::new(0),
         received: AtomicU64::new(0),
     });
     let Connection { sent, received, .. } = &*entry.connection;
     let carry = async {
-        if pod.is_dns(destination.port()) {
-            return dns::serve_stream(client, destination, pod, sent, received).await;
-        }
-        let source = bound_source(peer.ip());
-        let connecting = upstream::connect(netns, &pod.maps, destination, source);
-        let server = tokio::select! {
-            connected = connecting => connected.inspect_err(|error| {
-                connections.failed.fetch_add(1, Ordering::Relaxed);
-                log_failure(netns, destination, error);
-            })?,
-            () = given_up(&client) => return Ok(()),
+        let connected = match direction {
+            Direction::Outbound if pod.is_dns(accepted.destination.port()) => {
+                return dns::serve_stream(client, accepted.destination, pod, sent, received).await;
+            }
+            Direction::Outbound => connect(&client, &accepted, pod).await,
+            Direction::Inbound => inbound::connect(&client, &accepted, pod, sent).await,
+        };
+        let connected = connected.inspect_err(|error| {
+            connections.failed.fetch_add(1, Ordering::Relaxed);
+            log_failure(&pod.netns, &accepted, error);
+        });
+        let Some(server) = connected? else {
+            return Ok(());
         };
         copy_both_ways(&client, &server, sent, received).await?;
         pods::close_in_order(&client)?;
@@ -224,10 +238,25 @@ pub(super) async fn forward(open: Open, client: TcpStream, peer: SocketAddr, pod
     }
 }
 
+/// Connects to where an app wanted to go; `None` when it has given up.
+async fn connect(
+    client: &TcpStream,
+    accepted: &Accepted,
+    pod: &PodProxy,
+) -> io::Result<Option<TcpStream>> {
+    let source = bound_source(accepted.client.ip());
+    let connecting = upstream::connect(&pod.netns, &pod.maps, accepted.destination, source);
+    tokio::select! {
+        connected = connecting => connected.map(Some),
+        () = given_up(client) => Ok(None),
+    }
+}
+
 /// A server that cannot be reached is the app's affair; a cause in this machine is the operator's.
-fn log_failure(netns: &Netns, destination: SocketAddr, error: &io::Error) {
+fn log_failure(netns: &Netns, accepted: &Accepted, error: &io::Error) {
     static SAID: Occasionally = Occasionally::new();
     let pod = netns.path().display();
+    let destination = accepted.destination;
     if !upstream::is_local_cause(error) {
         tracing::debug!("pod at {pod}: {destination}: {error}");
     } else if SAID.now() {
@@ -239,18 +268,25 @@ fn log_failure(netns: &Netns, destination: SocketAddr, error: &io::Error) {
     }
 }
 
-/// The agent's end and the original destination, or `None` when the connection was not redirected
-/// (then its "original destination" is the agent itself, and following it would never end).
-fn original_destination(client: &TcpStream) -> Option<(SocketAddr, SocketAddr)> {
+/// Where an app wanted to go, or `None` when the connection was not redirected (then its "original
+/// destination" is the agent itself, and following it would never end).
+fn original_destination(client: &TcpStream, peer: SocketAddr) -> Option<Accepted> {
     let proxy = client.local_addr().ok()?;
     let socket = SockRef::from(client);
+    // A socket bound to an IPv4 address comes over IPv4 wherever it wanted to go.
     let destination = if proxy.is_ipv4() {
-        socket.original_dst_v4()
+        socket
+            .original_dst_v4()
+            .or_else(|_| socket.original_dst_v6())
     } else {
         socket.original_dst_v6()
     };
     let destination = destination.ok()?.as_socket()?;
-    (destination != proxy).then_some((proxy, destination))
+    (destination != proxy).then_some(Accepted {
+        client: peer,
+        proxy,
+        destination,
+    })
 }
 
 /// The address that the app had bound its socket to. Without one it has the loopback address that

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU16, Ordering},
     },
     time::Duration,
@@ -33,6 +33,8 @@ pub struct PodProxy {
     pub datagram_idle: Duration,
     /// Ports of DNS servers, changed without a lock when the configuration does; 0 is none.
     dns_ports: [AtomicU16; MOST_CAPTURED_PORTS],
+    /// Ports of servers that are told their client's address in a header.
+    proxy_protocol_ports: RwLock<Vec<u16>>,
 }
 
 impl PodProxy {
@@ -51,6 +53,7 @@ impl PodProxy {
             datagrams: DatagramCounters::default(),
             datagram_idle,
             dns_ports: Default::default(),
+            proxy_protocol_ports: RwLock::default(),
         }
     }
 
@@ -59,6 +62,23 @@ impl PodProxy {
         for (place, port) in self.dns_ports.iter().zip(ports) {
             place.store(port, Ordering::Relaxed);
         }
+    }
+
+    /// Servers on these ports are told their client's address in a header from now on.
+    pub fn set_proxy_protocol_ports(&self, ports: &[u16]) {
+        let mut current = self
+            .proxy_protocol_ports
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = ports.to_vec();
+    }
+
+    /// Whether the server on this port is told its client's address in a header.
+    pub(super) fn speaks_proxy_protocol(&self, port: u16) -> bool {
+        let ports = self.proxy_protocol_ports.read();
+        ports
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&port)
     }
 
     /// Whether connections to this port are DNS.

@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsFd as _,
     time::Duration,
 };
 
-use mesh_common::SocketRole;
+use mesh_common::{SocketRole, token_address};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
@@ -33,18 +33,8 @@ pub async fn connect(
     destination: SocketAddr,
     source: Option<IpAddr>,
 ) -> io::Result<TcpStream> {
-    let socket = netns.enter(|| {
-        Socket::new(
-            Domain::for_address(destination),
-            Type::STREAM.nonblocking(),
-            Some(Protocol::TCP),
-        )
-    })?;
+    let socket = stream(netns, destination)?;
     maps.mark_socket(socket.as_fd(), SocketRole::Upstream)?;
-    socket.set_tcp_nodelay(true)?;
-    // As the accepted sockets: an urgent byte stays in its place among the others.
-    socket.set_out_of_band_inline(true)?;
-    pods::reset_on_close(&socket)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(KEEPALIVE_IDLE)
@@ -58,6 +48,49 @@ pub async fn connect(
     TcpSocket::from_std_stream(socket.into())
         .connect(destination)
         .await
+}
+
+/// Connects to a server in the pod, for `client`, which wanted `local`: the server sees both.
+///
+/// From loopback addresses that differ from client to client, so that a server can have more
+/// connections than one address has ports; to an address of the pod's from that same address, by which
+/// the kernel half knows that the connection comes from inside.
+pub async fn connect_to_server(
+    netns: &Netns,
+    maps: &Maps,
+    server: SocketAddr,
+    client: SocketAddr,
+    local: SocketAddr,
+) -> io::Result<TcpStream> {
+    let socket = stream(netns, server)?;
+    maps.mark_inbound_socket(socket.as_fd(), client, local)?;
+    let port = client.port();
+    let source = match (server.ip(), client.ip()) {
+        (IpAddr::V4(server), IpAddr::V4(client)) if server.is_loopback() => {
+            Ipv4Addr::from(token_address(client.into(), port)).into()
+        }
+        (server, _) => server,
+    };
+    pods::choose_port_at_connect(&socket)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    TcpSocket::from_std_stream(socket.into())
+        .connect(server)
+        .await
+}
+
+fn stream(netns: &Netns, destination: SocketAddr) -> io::Result<Socket> {
+    let socket = netns.enter(|| {
+        Socket::new(
+            Domain::for_address(destination),
+            Type::STREAM.nonblocking(),
+            Some(Protocol::TCP),
+        )
+    })?;
+    socket.set_tcp_nodelay(true)?;
+    // As the accepted sockets: an urgent byte stays in its place among the others.
+    socket.set_out_of_band_inline(true)?;
+    pods::reset_on_close(&socket)?;
+    Ok(socket)
 }
 
 /// A datagram socket connected to `destination` from inside the pod: the kernel drops what others send

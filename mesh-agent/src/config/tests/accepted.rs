@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::super::accepted::ACCEPTED;
 use super::super::{
-    Agent, Capture, CgroupPath, Config, Destination, MetricsAddress, OnAgentDown, Pod, Proxy,
-    Timespan, fields_needing_restart, parse, schema,
+    Agent, Capture, CgroupPath, Config, Destination, InboundSteering, MetricsAddress, OnAgentDown,
+    Pod, Proxy, Timespan, fields_needing_restart, parse, schema,
 };
 use super::pod_with;
 
@@ -51,11 +51,14 @@ fn a_pod_needs_only_a_name_and_a_netns() {
         capture: Capture {
             outbound: true,
             inbound: false,
+            inbound_steering: InboundSteering::Bind,
+            proxy_protocol_ports: Vec::new(),
             dns: false,
             dns_ports: vec![53],
             udp_ports: Vec::new(),
         },
         exclude_ports: Vec::new(),
+        exclude_inbound_ports: Vec::new(),
         exclude_cidrs: Vec::new(),
         on_agent_down: OnAgentDown::Open,
         proxy: Proxy::Agent,
@@ -80,8 +83,16 @@ agent:
 pods:
   - name: client
     netns: /run/netns/client
-    capture: {outbound: true, inbound: false, dns: false, dnsPorts: [53, 5353], udpPorts: [514]}
+    capture:
+      outbound: true
+      inbound: true
+      inboundSteering: skLookup
+      proxyProtocolPorts: [8080]
+      dns: false
+      dnsPorts: [53, 5353]
+      udpPorts: [514]
     excludePorts: [22, 22, 65535]
+    excludeInboundPorts: [9100]
     excludeCidrs: [169.254.0.0/16, 'fd00::/8', 169.254.0.0/16]
     onAgentDown: closed
     proxy: {external: {port: 15001, cgroup: /sys/fs/cgroup/proxy}}
@@ -104,11 +115,15 @@ destinations:
             name: "client".to_owned(),
             netns: "/run/netns/client".into(),
             capture: Capture {
+                inbound: true,
+                inbound_steering: InboundSteering::SkLookup,
+                proxy_protocol_ports: vec![8080],
                 dns_ports: vec![53, 5353],
                 udp_ports: vec![514],
                 ..Capture::default()
             },
             exclude_ports: vec![22, 22, 65535],
+            exclude_inbound_ports: vec![9100],
             exclude_cidrs: ["169.254.0.0/16", "fd00::/8", "169.254.0.0/16"]
                 .map(|cidr| cidr.parse().unwrap())
                 .to_vec(),
@@ -180,8 +195,8 @@ fn what_will_surprise_is_warned_of() {
     assert_eq!(
         parse(&text, "mesh.yaml").unwrap().warnings,
         [
-            "mesh.yaml:4:24: pods[0].capture.inbound: this version leaves inbound traffic alone; \
-             set it to false to silence this",
+            "mesh.yaml:4:24: pods[0].capture.inbound: inbound connections of a pod with a proxy of its \
+             own are left alone; set it to false to silence this",
             "mesh.yaml:4:35: pods[0].capture.dns: a pod with a proxy of its own asks its DNS servers \
              itself; set it to false to silence this",
             "mesh.yaml:4:51: pods[0].capture.outbound: nothing of this pod is captured, and its \

@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::super::{
-    Agent, Capture, CgroupPath, Config, MetricsAddress, OnAgentDown, Pod, Proxy, Timespan, parse,
+    Agent, Capture, CgroupPath, Config, InboundSteering, MetricsAddress, OnAgentDown, Pod, Proxy,
+    Timespan, parse,
 };
 
 fn path(longest: usize) -> impl Strategy<Value = PathBuf> {
@@ -71,26 +72,35 @@ fn pod() -> impl Strategy<Value = Pod> {
             any::<[bool; 3]>(),
             prop::collection::vec(1_u16.., 1..=8),
             prop::collection::vec(1_u16.., 0..=8),
+            prop_oneof![Just(InboundSteering::Bind), Just(InboundSteering::SkLookup)],
+            prop::collection::vec(1_u16.., 0..4),
         ),
-        prop::collection::vec(1_u16.., 0..5),
+        [
+            prop::collection::vec(1_u16.., 0..5),
+            prop::collection::vec(1_u16.., 0..5),
+        ],
         prop::collection::vec(network(), 0..5),
         prop_oneof![Just(OnAgentDown::Open), Just(OnAgentDown::Closed)],
         prop_oneof![Just(Proxy::Agent), external],
     )
         .prop_map(
-            |(name, netns, capture, exclude_ports, exclude_cidrs, on_agent_down, proxy)| {
-                let ([outbound, inbound, dns], dns_ports, udp_ports) = capture;
+            |(name, netns, capture, excluded_ports, exclude_cidrs, on_agent_down, proxy)| {
+                let ([outbound, inbound, dns], dns_ports, udp_ports, steering, proxied) = capture;
+                let [exclude_ports, exclude_inbound_ports] = excluded_ports;
                 Pod {
                     name,
                     netns,
                     capture: Capture {
                         outbound,
                         inbound,
+                        inbound_steering: steering,
+                        proxy_protocol_ports: proxied,
                         dns,
                         dns_ports,
                         udp_ports,
                     },
                     exclude_ports,
+                    exclude_inbound_ports,
                     exclude_cidrs,
                     on_agent_down,
                     proxy,
