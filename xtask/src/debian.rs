@@ -22,28 +22,28 @@ struct Needed {
 }
 
 const COMMANDS: &[Needed] = {
-    use Purpose::{Bench, Demo, Test};
+    use Purpose::{Bench, Demo, Test, Vm};
     &[
         needed(
             "ip",
             "iproute2",
-            &[Demo, Test, Bench],
+            &[Demo, Test, Vm, Bench],
             "builds pods from network namespaces",
         ),
         needed(
             "nsenter",
             "util-linux",
-            &[Demo, Test, Bench],
+            &[Demo, Test, Vm, Bench],
             "starts programs inside a pod",
         ),
         needed(
             "bpftool",
             "bpftool",
-            &[Demo, Test],
+            &[Demo, Test, Vm],
             "reads the maps independently of the agent",
         ),
-        needed("curl", "curl", &[Demo, Test], "client"),
-        needed("python3", "python3", &[Demo, Test], "client and server"),
+        needed("curl", "curl", &[Demo, Test, Vm], "client"),
+        needed("python3", "python3", &[Demo, Test, Vm], "client and server"),
         needed("nginx", "nginx", &[Test, Bench], "server"),
         needed("node", "nodejs", &[Test], "client"),
         needed(
@@ -69,9 +69,16 @@ const COMMANDS: &[Needed] = {
         needed(
             "busybox",
             "busybox-static",
-            &[Test],
+            &[Test, Vm],
             "resolver of another make",
         ),
+        needed(
+            "qemu-system-x86_64",
+            "qemu-system-x86",
+            &[Test, Vm],
+            "boots other kernels",
+        ),
+        needed("xz", "xz-utils", &[Test, Vm], "unpacks their modules"),
         needed("wrk", "wrk", &[Bench], "load generator"),
         needed(
             "sysctl",

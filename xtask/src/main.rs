@@ -15,6 +15,7 @@ mod progress;
 mod rustup;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -40,6 +41,8 @@ enum Verb {
     Demo,
     /// Formatting, lints, unit tests, docs, then the end-to-end tests (those need root)
     Test(test::Arguments),
+    /// The kernel half's tests on other kernels, in QEMU under plain emulation
+    Vm(vm::Arguments),
     /// Compare no mesh, the agent, and iptables REDIRECT to the same agent (root)
     Bench(bench::Arguments),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Build => build::run(),
         Verb::Demo => demo::run(),
         Verb::Test(arguments) => test::run(&arguments),
+        Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
     });
     // A Ctrl-C kills what the verb was waiting for: its error is then only an echo of that.

@@ -18,6 +18,8 @@ pub enum Purpose {
     Lint,
     /// `cargo xtask test`
     Test,
+    /// `cargo xtask vm`
+    Vm,
     /// `cargo xtask bench`
     Bench,
 }
@@ -29,6 +31,7 @@ impl Purpose {
             Self::Demo => "demo",
             Self::Lint => "lint",
             Self::Test => "test",
+            Self::Vm => "vm",
             Self::Bench => "bench",
         }
     }

@@ -5,7 +5,7 @@ mod leftovers;
 
 use crate::progress::{self, Failure, Show, Step};
 use crate::setup::{self, Purpose};
-use crate::{build, workspace};
+use crate::{build, vm, workspace};
 use anyhow::{Result, bail, ensure};
 use console::style;
 use std::env;
@@ -71,6 +71,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         report.without_root();
     } else if end_to_end {
         report.end_to_end(agent.as_deref(), filter);
+        if filter.is_none() {
+            report.other_kernels(agent.as_deref());
+        }
     }
     report.finish(started)
 }
@@ -146,6 +149,24 @@ impl Report {
             );
         }
         self.record("nothing left behind", started, left.is_empty());
+    }
+
+    fn other_kernels(&mut self, agent: Option<&Path>) {
+        let name = "tests on other kernels";
+        let Some(agent) = agent else {
+            self.skip(name, "the agent was not built");
+            return;
+        };
+        if !cfg!(target_arch = "x86_64") {
+            self.skip(name, "only on x86-64");
+            return;
+        }
+        let started = Instant::now();
+        let outcome = vm::run_all(agent);
+        if let Err(error) = &outcome {
+            println!("{} {name}: {error:#}", style("✗").red().bold());
+        }
+        self.record(name, started, outcome.is_ok());
     }
 
     fn without_root(&mut self) {
