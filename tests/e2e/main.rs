@@ -13,6 +13,7 @@ mod idle;
 mod impostor;
 mod inbound;
 mod iptables;
+mod kernels;
 mod limits;
 mod one_agent;
 mod original_dst;

@@ -12,7 +12,7 @@ use nix::sys::{
 };
 
 use super::Finding;
-use crate::kernel::Loaded;
+use crate::kernel::{Loaded, Steering};
 
 /// Oldest kernel that the tests cover; older ones down to [`OLDEST_POSSIBLE`] may work.
 const OLDEST_SUPPORTED: (u32, u32) = (6, 1);
@@ -132,8 +132,10 @@ pub(super) fn bpf_filesystem() -> Finding {
 pub(super) fn programs_load() -> Finding {
     const NAME: &str = "programs load";
     // No earlier run's pins are there: nothing is taken over, nothing is pinned, nothing attached.
-    match Loaded::load(Path::new("/nonexistent"), 1024) {
-        Ok(_) => Finding::ok(NAME, "the kernel takes every program"),
+    let loaded =
+        Loaded::load(Path::new("/nonexistent"), 1024).and_then(|_loaded| Steering::try_load());
+    match loaded {
+        Ok(()) => Finding::ok(NAME, "the kernel takes every program"),
         Err(error) => Finding::failed(
             NAME,
             error.to_string(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    EbpfLoader,
+    Ebpf, EbpfLoader,
     programs::{ProgramError, SkLookup},
 };
 
@@ -43,6 +43,11 @@ pub struct Steering {
 }
 
 impl Steering {
+    /// Sees whether the kernel takes the program; attaches nothing and pins nothing.
+    pub fn try_load() -> Result<(), KernelError> {
+        load(&mut EbpfLoader::new()).map(drop)
+    }
+
     /// Attaches it, or takes over what an earlier run left. The maps must be pinned under `pin_path`.
     pub fn attach(
         maps: &Arc<Maps>,
@@ -51,24 +56,14 @@ impl Steering {
         netns_cookie: u64,
     ) -> Result<Self, KernelError> {
         let pin = steering_pin(pin_path, netns_cookie);
-        let program_error = |source: ProgramError| KernelError::Program {
-            program: PROGRAM,
-            source: Box::new(source),
-        };
         let pins: Vec<PathBuf> = SHARED_MAPS.iter().map(|map| pin_path.join(map)).collect();
         let mut loader = EbpfLoader::new();
         loader.override_global("NETNS_COOKIE", &netns_cookie, true);
         for (map, pin) in SHARED_MAPS.iter().zip(&pins) {
             loader.map_pin_path(map, pin.as_path());
         }
-        let mut ebpf = loader
-            .load(OBJECT)
-            .map_err(|source| KernelError::Load(Box::new(source)))?;
-        let program = ebpf
-            .program_mut(PROGRAM)
-            .ok_or(KernelError::Missing(PROGRAM))?;
-        let program: &mut SkLookup = program.try_into().map_err(program_error)?;
-        program.load().map_err(program_error)?;
+        let ebpf = load(&mut loader)?;
+        let program = ebpf.program(PROGRAM).ok_or(KernelError::Missing(PROGRAM))?;
         let program = program.fd().map_err(program_error)?.as_fd();
         let switched = bpf_syscall::open_pin(&pin)
             .and_then(|link| bpf_syscall::update_link(link.as_fd(), program));
@@ -87,6 +82,25 @@ impl Steering {
             netns_cookie,
             pin,
         })
+    }
+}
+
+fn load(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, KernelError> {
+    let mut ebpf = loader
+        .load(OBJECT)
+        .map_err(|source| KernelError::Load(Box::new(source)))?;
+    let program = ebpf
+        .program_mut(PROGRAM)
+        .ok_or(KernelError::Missing(PROGRAM))?;
+    let program: &mut SkLookup = program.try_into().map_err(program_error)?;
+    program.load().map_err(program_error)?;
+    Ok(ebpf)
+}
+
+fn program_error(source: ProgramError) -> KernelError {
+    KernelError::Program {
+        program: PROGRAM,
+        source: Box::new(source),
     }
 }
 

@@ -30,13 +30,22 @@ impl Inbound {
         let cookie = netns.cookie();
         let steering = Steering::attach(maps, pin_path, netns.as_fd(), cookie)?;
         let known = maps.servers_known(cookie);
-        let listening = netns.enter(listening).unwrap_or_default();
-        let found = maps.forget_stale_servers(known, &listening);
         let mut inbound = Self {
             _steering: steering,
-            found,
+            found: HashSet::new(),
         };
-        inbound.follow(maps, netns, pod, listening);
+        // Without the module tcp_diag nothing is found, and nothing is to be forgotten.
+        match netns.enter(listening) {
+            Ok(listening) => {
+                inbound.found = maps.forget_stale_servers(known, &listening);
+                inbound.follow(maps, netns, pod, listening);
+            }
+            Err(error) => tracing::warn!(
+                "pod {}: servers that listen already are not captured, since the kernel does not \
+                 tell of them: {error}; load its module tcp_diag",
+                pod.name
+            ),
+        }
         Ok(inbound)
     }
 

@@ -8,7 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Releases that are asked when this machine's own has no such kernel.
-const OTHER_RELEASES: [&str; 4] = ["bookworm", "bookworm-backports", "trixie", "forky"];
+const OTHER_RELEASES: [&str; 5] = [
+    "bookworm",
+    "bookworm-backports",
+    "trixie",
+    "forky",
+    "bullseye",
+];
 
 /// What tells that a package is Debian's own.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
