@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     println!();
     report.print();
-    let file = workspace::target_dir()?.join("bench/outbound-tcp.json");
+    let file = workspace::target_dir()?.join("bench/tcp.json");
     if let Some(directory) = file.parent() {
         fs::create_dir_all(directory).context("cannot create the results' directory")?;
     }

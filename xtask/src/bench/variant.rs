@@ -21,11 +21,22 @@ pub enum Variant {
     Agent,
     /// iptables REDIRECT sends connections to the same agent, whose kernel half lets them through.
     Iptables,
+    /// The agent captures on the server's side, which is moved to loopback.
+    InboundBind,
+    /// The agent captures on the server's side, which is left where it is.
+    InboundSkLookup,
 }
 
 impl Variant {
     /// All of them; those that are compared with each other stand next to each other.
-    pub const ALL: [Self; 4] = [Self::NoMesh, Self::Unenrolled, Self::Agent, Self::Iptables];
+    pub const ALL: [Self; 6] = [
+        Self::NoMesh,
+        Self::Unenrolled,
+        Self::Agent,
+        Self::Iptables,
+        Self::InboundBind,
+        Self::InboundSkLookup,
+    ];
 
     /// The order in one turn: forwards, backwards, and so on, so that a machine that gets slower or
     /// faster favours none.
@@ -44,6 +55,17 @@ impl Variant {
             Self::Unenrolled => ("unenrolled", "10.78.0.12"),
             Self::Agent => ("agent", "10.78.0.13"),
             Self::Iptables => ("iptables", "10.78.0.14"),
+            Self::InboundBind => ("inbound-bind", "10.78.0.15"),
+            Self::InboundSkLookup => ("inbound-lookup", "10.78.0.16"),
+        }
+    }
+
+    /// Name and address of its server, if it has one of its own.
+    fn server(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::InboundBind => Some(("server-bind", "10.78.0.31")),
+            Self::InboundSkLookup => Some(("server-lookup", "10.78.0.32")),
+            _ => None,
         }
     }
 
@@ -54,6 +76,8 @@ impl Variant {
             Self::Unenrolled => "unenrolled",
             Self::Agent => "agent",
             Self::Iptables => "iptables",
+            Self::InboundBind => "in: bind",
+            Self::InboundSkLookup => "in: skLookup",
         }
     }
 }
@@ -66,6 +90,8 @@ pub struct Site {
     /// connection tracking stays on in a pod that once had a NAT rule.
     clients: BTreeMap<Variant, Pod>,
     server: Pod,
+    /// Servers that are captured themselves.
+    captured: BTreeMap<Variant, Pod>,
     bystander: String,
     _servers: Vec<Running>,
 }
@@ -89,6 +115,11 @@ impl Site {
             clients.insert(variant, pod);
         }
         let server = lab.pod("server", "10.78.0.30")?;
+        let captured = Variant::ALL
+            .into_iter()
+            .filter_map(|variant| Some((variant, variant.server()?)))
+            .map(|(variant, (name, address))| Ok((variant, lab.pod(name, address)?)))
+            .collect::<Result<_>>()?;
         let bystander = lab.bare_namespace("bystander")?;
         let servers = workload::start_servers(&lab, &server)?;
         let binary = binary.to_owned();
@@ -97,6 +128,7 @@ impl Site {
             binary,
             clients,
             server,
+            captured,
             bystander,
             _servers: servers,
         };
@@ -123,7 +155,15 @@ impl Site {
             .entry(variant, client)
             .map(|entry| self.start_agent(&entry))
             .transpose()?;
-        let measured = load.run(client, &self.server, agent.as_ref(), length)?;
+        let server = self.captured.get(&variant).unwrap_or(&self.server);
+        // Servers that are captured begin under the agent, and end before it.
+        let servers = self
+            .captured
+            .get(&variant)
+            .map(|server| workload::start_servers(&self.lab, server))
+            .transpose()?;
+        let measured = load.run(client, server, agent.as_ref(), length)?;
+        drop(servers);
         if let Some(agent) = agent {
             self.check_path(variant, &agent)?;
             let (status, log, _) = agent.terminate()?;
@@ -142,6 +182,14 @@ impl Site {
             )),
             Variant::Agent => Some(PodEntry::of(client, &["capture: {outbound: true}"])),
             Variant::Iptables => Some(PodEntry::of(client, &["capture: {outbound: false}"])),
+            Variant::InboundBind | Variant::InboundSkLookup => {
+                let steering = if variant == Variant::InboundBind {
+                    "capture: {outbound: false, inbound: true, inboundSteering: bind}"
+                } else {
+                    "capture: {outbound: false, inbound: true, inboundSteering: skLookup}"
+                };
+                Some(PodEntry::of(self.captured.get(&variant)?, &[steering]))
+            }
         }
     }
 
@@ -158,10 +206,13 @@ impl Site {
 
     /// A measurement of the wrong path would be worse than none.
     fn check_path(&self, variant: Variant, agent: &Agent) -> Result<()> {
-        let redirected = lab::counters(&self.lab.pins())?
-            .into_iter()
-            .find(|(name, _)| *name == "redirected")
-            .map_or(0, |(_, value)| value);
+        let counters = lab::counters(&self.lab.pins())?;
+        let counter = |wanted: &str| {
+            let found = counters.iter().find(|(name, _)| *name == wanted);
+            found.map_or(0, |(_, value)| *value)
+        };
+        let redirected = counter("redirected");
+        let (inbound, rewritten) = (counter("inboundAccepted"), counter("bindsRewritten"));
         let forwarded = agent.status()?["connections"]["total"]
             .as_u64()
             .context("the agent's status has no connections.total")?;
@@ -170,11 +221,13 @@ impl Site {
             Variant::Unenrolled => redirected == 0 && forwarded == 0,
             Variant::Agent => redirected > 0 && forwarded > 0,
             Variant::Iptables => redirected == 0 && forwarded > 0,
+            Variant::InboundBind => inbound > 0 && rewritten > 0 && forwarded > 0,
+            Variant::InboundSkLookup => inbound > 0 && rewritten == 0 && forwarded > 0,
         };
         ensure!(
             as_named,
-            "not the path to measure: {redirected} redirected by the kernel half, {forwarded} \
-             forwarded by the agent"
+            "not the path to measure: {redirected} redirected by the kernel half, {inbound} inbound, \
+             {rewritten} binds rewritten, {forwarded} forwarded by the agent"
         );
         Ok(())
     }

@@ -226,8 +226,8 @@ fn cpu_time(agent: &Agent) -> Result<f64> {
 
 /// nginx with a page of 1 KiB, and the receiving end of the bulk stream.
 pub fn start_servers(lab: &Lab, server: &Pod) -> Result<Vec<Running>> {
-    let directory = lab.file("nginx");
-    fs::create_dir(&directory).context("cannot create nginx's directory")?;
+    let directory = lab.file(&format!("nginx-{}", server.name));
+    fs::create_dir_all(&directory).context("cannot create nginx's directory")?;
     let file = directory.join("nginx.conf");
     fs::write(&file, nginx_configuration(&directory.display().to_string()))
         .context("cannot write nginx's configuration")?;
