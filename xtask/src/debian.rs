@@ -78,6 +78,12 @@ const COMMANDS: &[Needed] = {
             &[Test, Vm],
             "boots other kernels",
         ),
+        needed(
+            "musl-gcc",
+            "musl-tools",
+            &[Test],
+            "resolver of Alpine's make",
+        ),
         needed("xz", "xz-utils", &[Test, Vm], "unpacks their modules"),
         needed("wrk", "wrk", &[Bench], "load generator"),
         needed(

@@ -6,6 +6,9 @@ mod connection;
 mod copy;
 mod datagrams;
 mod direction;
+#[cfg(fuzzing)]
+pub mod dns;
+#[cfg(not(fuzzing))]
 mod dns;
 mod given_up;
 mod inbound;

@@ -5,6 +5,8 @@ mod answer;
 mod counters;
 mod datagram;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod exchange_property;
 mod hosts;
 mod query;
 mod resolver;
