@@ -2,6 +2,7 @@
 //! times in one run, because machines are noisy: only ratios within a run mean something.
 
 mod disturbance;
+mod dns;
 mod idle;
 mod report;
 mod variant;
@@ -72,7 +73,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     println!();
     report.print();
-    let file = workspace::target_dir()?.join("bench/tcp.json");
+    let file = workspace::target_dir()?.join("bench/path.json");
     if let Some(directory) = file.parent() {
         fs::create_dir_all(directory).context("cannot create the results' directory")?;
     }
@@ -87,7 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn one_round(site: &Site, workload: Workload, seconds: u32) -> Result<Vec<(Variant, Measured)>> {
     let mut slices: BTreeMap<Variant, Vec<Measured>> = BTreeMap::new();
     for turn in 0..seconds {
-        for variant in Variant::in_turn(turn) {
+        for variant in Variant::in_turn(workload, turn) {
             let measured = site
                 .measure(variant, workload, Duration::from_secs(1))
                 .with_context(|| format!("{}, {}", workload.name(), variant.name()))?;

@@ -64,7 +64,8 @@ const COMMANDS: &[Needed] = {
             &[Test],
             "external proxy that the agent captures for",
         ),
-        needed("dnsmasq", "dnsmasq-base", &[Test], "DNS server"),
+        needed("dnsmasq", "dnsmasq-base", &[Test, Bench], "DNS server"),
+        needed("dnsperf", "dnsperf", &[Bench], "DNS load generator"),
         needed("dig", "bind9-dnsutils", &[Test], "resolver"),
         needed(
             "busybox",

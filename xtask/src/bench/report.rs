@@ -91,6 +91,16 @@ impl Report {
         median(self.rates(workload, variant))
     }
 
+    fn median_latency(&self, workload: Workload, variant: Variant) -> Option<f64> {
+        let samples = self.samples.get(&(workload, variant))?;
+        median(
+            samples
+                .iter()
+                .filter_map(|measured| measured.latency)
+                .collect(),
+        )
+    }
+
     fn median_cpu(&self, workload: Workload, variant: Variant) -> Option<f64> {
         let samples = self.samples.get(&(workload, variant))?;
         median(
@@ -126,6 +136,10 @@ impl Report {
             print_row("  × no mesh", |variant| {
                 let ratio = self.ratio(workload, variant, Variant::NoMesh)?;
                 Some(format!("{ratio:.3}"))
+            });
+            print_row("  single query, µs", |variant| {
+                let latency = self.median_latency(workload, variant)?;
+                Some(format!("{latency:.1}"))
             });
             if workload != Workload::Bulk {
                 print_row("  agent CPU, µs per request", |variant| {
@@ -191,6 +205,7 @@ impl Report {
                     "samples": samples.iter().map(|it| it.rate).collect::<Vec<_>>(),
                     "median": self.median_rate(*workload, *variant),
                     "ratioToNoMesh": self.ratio(*workload, *variant, Variant::NoMesh),
+                    "singleRequestMicroseconds": self.median_latency(*workload, *variant),
                     "agentCpuMicrosecondsPerRequest": self.median_cpu(*workload, *variant),
                 })
             })

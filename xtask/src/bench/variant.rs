@@ -38,10 +38,18 @@ impl Variant {
         Self::InboundSkLookup,
     ];
 
+    /// Those that `load` means anything to.
+    pub fn of(load: Workload) -> Vec<Self> {
+        let concerned = |variant: &Self| {
+            !load.is_dns() || matches!(variant, Self::NoMesh | Self::Unenrolled | Self::Agent)
+        };
+        Self::ALL.into_iter().filter(concerned).collect()
+    }
+
     /// The order in one turn: forwards, backwards, and so on, so that a machine that gets slower or
     /// faster favours none.
-    pub fn in_turn(turn: u32) -> Vec<Self> {
-        let mut order = Self::ALL.to_vec();
+    pub fn in_turn(load: Workload, turn: u32) -> Vec<Self> {
+        let mut order = Self::of(load);
         if !turn.is_multiple_of(2) {
             order.reverse();
         }
@@ -162,10 +170,10 @@ impl Site {
             .get(&variant)
             .map(|server| workload::start_servers(&self.lab, server))
             .transpose()?;
-        let measured = load.run(client, server, agent.as_ref(), length)?;
+        let measured = load.run(&self.lab, client, server, agent.as_ref(), length)?;
         drop(servers);
         if let Some(agent) = agent {
-            self.check_path(variant, &agent)?;
+            self.check_path(variant, load, &agent)?;
             let (status, log, _) = agent.terminate()?;
             ensure!(status.success(), "the agent ended with {status}:\n{log}");
         }
@@ -180,7 +188,10 @@ impl Site {
                 self.bystander.clone(),
                 &["onAgentDown: open"],
             )),
-            Variant::Agent => Some(PodEntry::of(client, &["capture: {outbound: true}"])),
+            Variant::Agent => Some(PodEntry::of(
+                client,
+                &["capture: {outbound: true, dns: true}"],
+            )),
             Variant::Iptables => Some(PodEntry::of(client, &["capture: {outbound: false}"])),
             Variant::InboundBind | Variant::InboundSkLookup => {
                 let steering = if variant == Variant::InboundBind {
@@ -205,7 +216,7 @@ impl Site {
     }
 
     /// A measurement of the wrong path would be worse than none.
-    fn check_path(&self, variant: Variant, agent: &Agent) -> Result<()> {
+    fn check_path(&self, variant: Variant, load: Workload, agent: &Agent) -> Result<()> {
         let counters = lab::counters(&self.lab.pins())?;
         let counter = |wanted: &str| {
             let found = counters.iter().find(|(name, _)| *name == wanted);
@@ -216,9 +227,11 @@ impl Site {
         let forwarded = agent.status()?["connections"]["total"]
             .as_u64()
             .context("the agent's status has no connections.total")?;
+        let datagrams = counter("datagramsRedirected");
         let as_named = match variant {
             Variant::NoMesh => true,
-            Variant::Unenrolled => redirected == 0 && forwarded == 0,
+            Variant::Agent if load.is_dns() => datagrams > 0,
+            Variant::Unenrolled => redirected + datagrams == 0 && forwarded == 0,
             Variant::Agent => redirected > 0 && forwarded > 0,
             Variant::Iptables => redirected == 0 && forwarded > 0,
             Variant::InboundBind => inbound > 0 && rewritten > 0 && forwarded > 0,
@@ -226,7 +239,8 @@ impl Site {
         };
         ensure!(
             as_named,
-            "not the path to measure: {redirected} redirected by the kernel half, {inbound} inbound, \
+            "not the path to measure: {redirected} connections and {datagrams} datagrams redirected by \
+             the kernel half, {inbound} inbound, \
              {rewritten} binds rewritten, {forwarded} forwarded by the agent"
         );
         Ok(())

@@ -1,6 +1,7 @@
 //! The loads: programs nobody here wrote, and what they and the kernel say about the run.
 
 use super::disturbance::TICKS_PER_SECOND;
+use super::dns;
 use super::variant::{CLIENT_USER, start_server};
 use crate::interrupt::Running;
 use crate::lab::{Agent, Lab, Pod};
@@ -20,6 +21,10 @@ pub enum Workload {
     Connects,
     /// One stream from client to server
     Bulk,
+    /// The same DNS query again and again, which the agent answers from what it keeps
+    DnsCached,
+    /// A DNS query for another name each time
+    DnsUncached,
     /// Memory of an agent with 100 pods and no traffic
     Idle,
 }
@@ -31,6 +36,8 @@ pub struct Measured {
     pub rate: f64,
     /// CPU time of the agent's process per request, in microseconds.
     pub agent_cpu: Option<f64>,
+    /// Mean time to an answer with one request under way, in microseconds.
+    pub latency: Option<f64>,
     workload: Workload,
 }
 
@@ -40,7 +47,14 @@ const BULK_PORT: u16 = 5201;
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::KeepAlive, Self::Connects, Self::Bulk, Self::Idle];
+    pub const ALL: [Self; 6] = [
+        Self::KeepAlive,
+        Self::Connects,
+        Self::Bulk,
+        Self::DnsCached,
+        Self::DnsUncached,
+        Self::Idle,
+    ];
 
     /// Its name in the table.
     pub fn name(self) -> &'static str {
@@ -48,6 +62,8 @@ impl Workload {
             Self::KeepAlive => "keep-alive",
             Self::Connects => "connects",
             Self::Bulk => "bulk",
+            Self::DnsCached => "dns-cached",
+            Self::DnsUncached => "dns-uncached",
             Self::Idle => "idle",
         }
     }
@@ -58,6 +74,7 @@ impl Workload {
             Self::KeepAlive => "requests/s",
             Self::Connects => "connections/s",
             Self::Bulk => "Gbit/s",
+            Self::DnsCached | Self::DnsUncached => "queries/s",
             Self::Idle => "MiB",
         }
     }
@@ -67,17 +84,24 @@ impl Workload {
         self != Self::Idle
     }
 
+    /// Whether it asks DNS servers, which concerns no variant that captures on the server's side or
+    /// only TCP.
+    pub fn is_dns(self) -> bool {
+        matches!(self, Self::DnsCached | Self::DnsUncached)
+    }
+
     /// A rate, in its unit, as the table prints it.
     pub fn format(self, rate: f64) -> String {
         match self {
             Self::Bulk | Self::Idle => format!("{rate:.2}"),
-            Self::KeepAlive | Self::Connects => format!("{rate:.0}"),
+            _ => format!("{rate:.0}"),
         }
     }
 
     /// Runs the load from `client` to `server` for `length`.
     pub fn run(
         self,
+        lab: &Lab,
         client: &Pod,
         server: &Pod,
         agent: Option<&Agent>,
@@ -85,10 +109,16 @@ impl Workload {
     ) -> Result<Measured> {
         let seconds = length.as_secs();
         let before = agent.map(cpu_time).transpose()?;
+        let mut latency = None;
         let (rate, requests) = match self {
             Self::KeepAlive => wrk(client, server, seconds, &[])?,
             Self::Connects => wrk(client, server, seconds, &["-H", "Connection: close"])?,
             Self::Bulk => (iperf(client, server, seconds)?, 0.0),
+            Self::DnsCached | Self::DnsUncached => {
+                let seen = dns::run(lab, client, server, self == Self::DnsCached, length)?;
+                latency = Some(seen.latency);
+                (seen.rate, seen.queries)
+            }
             Self::Idle => bail!("the idle agent has no traffic to run"),
         };
         let spent = match (agent, before) {
@@ -99,6 +129,7 @@ impl Workload {
         Ok(Measured {
             rate,
             agent_cpu,
+            latency,
             workload: self,
         })
     }
@@ -118,6 +149,11 @@ impl Measured {
                 .iter()
                 .map(|slice| Some(slice.agent_cpu? * slice.rate / requests))
                 .sum(),
+            latency: slices
+                .iter()
+                .map(|slice| slice.latency)
+                .sum::<Option<f64>>()
+                .map(|sum| sum / slices.len() as f64),
             workload: first.workload,
         })
     }
@@ -127,6 +163,9 @@ impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = self.workload.format(self.rate);
         write!(f, "{rate:>10} {}", self.workload.unit())?;
+        if let Some(latency) = self.latency {
+            write!(f, ", {latency:.1} µs for a single one")?;
+        }
         match self.agent_cpu {
             Some(cpu) if cpu > 0.0 => write!(f, ", agent {cpu:.1} µs CPU per request"),
             _ => Ok(()),
@@ -135,7 +174,7 @@ impl fmt::Display for Measured {
 }
 
 /// A program of the client, as the user whose connects iptables redirects, in every variant.
-fn client_program(client: &Pod, program: &str) -> Command {
+pub fn client_program(client: &Pod, program: &str) -> Command {
     let mut command = client.command("setpriv");
     command
         .args([
@@ -242,10 +281,12 @@ pub fn start_servers(lab: &Lab, server: &Pod) -> Result<Vec<Running>> {
     Ok(vec![
         start_server(nginx, || listens(server, HTTP_PORT))?,
         start_server(iperf, || listens(server, BULK_PORT))?,
+        dns::start_server_in(lab, server)?,
     ])
 }
 
-fn listens(server: &Pod, port: u16) -> bool {
+/// Whether a TCP socket of the pod listens on `port`.
+pub fn listens(server: &Pod, port: u16) -> bool {
     let table = server
         .command("cat")
         .args(["/proc/net/tcp", "/proc/net/tcp6"])
