@@ -9,6 +9,7 @@ mod dns;
 mod ending;
 mod external_proxy;
 mod harness_itself;
+mod http;
 mod idle;
 mod impostor;
 mod inbound;

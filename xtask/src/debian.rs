@@ -13,7 +13,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A command, which may come from anywhere, and the package that has it on Debian.
+/// A command, or a file by its whole path, which may come from anywhere, and the package that has it on
+/// Debian.
 struct Needed {
     command: &'static str,
     package: &'static str,
@@ -85,6 +86,13 @@ const COMMANDS: &[Needed] = {
             &[Test],
             "resolver of Alpine's make",
         ),
+        needed("h2load", "nghttp2-client", &[Test], "HTTP/2 client"),
+        needed(
+            "/usr/lib/python3/dist-packages/grpc/__init__.py",
+            "python3-grpcio",
+            &[Test],
+            "gRPC client and server",
+        ),
         needed("xz", "xz-utils", &[Test, Vm], "unpacks their modules"),
         needed("wrk", "wrk", &[Bench], "load generator"),
         needed(
@@ -120,12 +128,22 @@ const fn needed(
     }
 }
 
+impl Needed {
+    fn is_there(&self) -> bool {
+        if self.command.starts_with('/') {
+            Path::new(self.command).exists()
+        } else {
+            workspace::find_command(self.command).is_some()
+        }
+    }
+}
+
 /// The packages to install for `purpose`, as one step. None when every command is there.
 pub fn missing_packages(purpose: Purpose) -> Option<Missing> {
     let missing: Vec<&Needed> = COMMANDS
         .iter()
         .filter(|needed| needed.purposes.contains(&purpose))
-        .filter(|needed| workspace::find_command(needed.command).is_none())
+        .filter(|needed| !needed.is_there())
         .collect();
     if missing.is_empty() {
         return None;

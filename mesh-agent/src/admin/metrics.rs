@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Report;
+use super::{Report, model::Destination};
 use crate::{pods::PodState, proxy::DnsStatus};
 
 /// Everything that is counted, as text.
@@ -30,6 +30,7 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
             .filter_map(|pod| Some((pod.spec.name.clone(), pod.dns?)))
             .collect(),
         hosts: report.pods.hosts().queries(),
+        destinations: report.destinations(),
     };
     registry.register_collector(Box::new(collector));
     let mut text = String::new();
@@ -47,6 +48,7 @@ struct Snapshot {
     failed: u64,
     dns: Vec<(String, DnsStatus)>,
     hosts: Vec<(String, u64)>,
+    destinations: Vec<Destination>,
 }
 
 impl prometheus_client::collector::Collector for Snapshot {
@@ -100,8 +102,99 @@ impl prometheus_client::collector::Collector for Snapshot {
             let labels = [("host", host.as_str())];
             ConstCounter::new(*count).encode(descriptor.encode_family(&labels)?)?;
         }
-        Ok(())
+        destinations(&mut encoder, &self.destinations)
     }
+}
+
+/// What became of requests, by destination and server.
+fn destinations(
+    encoder: &mut DescriptorEncoder<'_>,
+    destinations: &[Destination],
+) -> Result<(), fmt::Error> {
+    let by_class = destinations.iter().flat_map(|destination| {
+        let answered = destination.answered.iter();
+        answered.map(|(class, count)| {
+            (
+                [("destination", &*destination.name), ("class", class)],
+                *count,
+            )
+        })
+    });
+    family(
+        encoder,
+        "requests",
+        "Requests answered, by class of status",
+        by_class,
+    )?;
+    let by_reason = destinations.iter().flat_map(|destination| {
+        let own = destination.own_answers.iter();
+        own.map(|(reason, count)| {
+            (
+                [("destination", &*destination.name), ("reason", reason)],
+                *count,
+            )
+        })
+    });
+    family(
+        encoder,
+        "own_answers",
+        "Answers that the agent made itself, by reason",
+        by_reason,
+    )?;
+    let retries = destinations.iter();
+    let retries = retries.map(|it| ([("destination", &*it.name)], it.retries));
+    family(encoder, "retries", "Further tries", retries)?;
+    let over = destinations.iter();
+    let over = over.map(|it| ([("destination", &*it.name)], it.retries_over_budget));
+    family(
+        encoder,
+        "retries_over_budget",
+        "Further tries that the budget did not allow",
+        over,
+    )?;
+    let endpoints: Vec<(&str, String, u64, u64)> = destinations
+        .iter()
+        .flat_map(|destination| {
+            let endpoints = destination.endpoints.iter();
+            endpoints.map(|it| {
+                (
+                    &*destination.name,
+                    it.address.to_string(),
+                    it.tries,
+                    it.failed,
+                )
+            })
+        })
+        .collect();
+    let tries = endpoints.iter();
+    let tries = tries.map(|(name, address, tries, _)| (endpoint_labels(name, address), *tries));
+    family(encoder, "tries", "Tries, by server", tries)?;
+    let failed = endpoints.iter();
+    let failed = failed.map(|(name, address, _, failed)| (endpoint_labels(name, address), *failed));
+    family(
+        encoder,
+        "tries_failed",
+        "Tries that failed, by server",
+        failed,
+    )
+}
+
+fn endpoint_labels<'a>(destination: &'a str, address: &'a str) -> [(&'a str, &'a str); 2] {
+    [("destination", destination), ("endpoint", address)]
+}
+
+/// One counter with a series for each set of labels.
+fn family<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl Iterator<Item = ([(&'a str, &'a str); N], u64)>,
+) -> Result<(), fmt::Error> {
+    let mut descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, count) in series {
+        ConstCounter::new(count).encode(descriptor.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 /// One family for each DNS counter, one series for each pod.

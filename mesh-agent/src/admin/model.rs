@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::Protocol,
     pods::PodState,
     proxy::{DatagramStatus, Direction, DnsStatus},
 };
@@ -133,6 +134,44 @@ pub struct Connection {
     pub bytes_sent: u64,
     /// From the server to the client.
     pub bytes_received: u64,
+}
+
+/// Element of the answer to `/destinations`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Destination {
+    /// Its name, or its address if it is not in the file.
+    pub name: String,
+    /// What is spoken there: as configured.
+    pub protocol: Protocol,
+    /// Requests under way.
+    pub active: u32,
+    /// Requests answered, by class: `2xx` and so on.
+    pub answered: BTreeMap<String, u64>,
+    /// Further tries.
+    pub retries: u64,
+    /// Further tries that the budget did not allow.
+    pub retries_over_budget: u64,
+    /// Answers that the agent made itself, by reason.
+    pub own_answers: BTreeMap<String, u64>,
+    /// Its servers.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A server of a destination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Tries sent there, and connections of other protocols.
+    pub tries: u64,
+    /// Of those, that failed.
+    pub failed: u64,
+    /// Under way now.
+    pub active: u32,
+    /// For how long it is still out of rotation.
+    pub ejected_for_seconds: Option<f64>,
 }
 
 impl fmt::Display for PodState {

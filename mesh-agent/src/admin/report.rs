@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -15,12 +15,14 @@ use std::{
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::model::{
-    Connection, ConnectionCounts, CounterHelp, DescriptorCounts, Pod, PodCounts, Status,
+    Connection, ConnectionCounts, CounterHelp, DescriptorCounts, Destination, Endpoint, Pod,
+    PodCounts, Status,
 };
 use crate::{
     config::{OnAgentDown, Proxy},
     kernel::Maps,
     pods::{PodReport, PodSet, PodState},
+    proxy::{self, Reason},
 };
 
 /// The running agent, as far as others may ask.
@@ -104,6 +106,13 @@ impl Report {
         self.pods.report().into_iter().map(pod).collect()
     }
 
+    /// Answer to `/destinations`: those of the file in its order, then others that were used.
+    pub fn destinations(&self) -> Vec<Destination> {
+        let now = Instant::now();
+        let destinations = self.pods.destinations().list();
+        destinations.iter().map(|it| destination(it, now)).collect()
+    }
+
     /// Answer to `/connections`: what the agent knows of each, and what the kernel half does.
     pub fn connections(&self) -> Vec<Connection> {
         let processes: HashMap<(u64, SocketAddr, SocketAddr), u32> = self
@@ -137,6 +146,41 @@ impl Report {
             .collect();
         connections.sort_by(|left, right| right.age_seconds.total_cmp(&left.age_seconds));
         connections
+    }
+}
+
+fn destination(destination: &proxy::Destination, now: Instant) -> Destination {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &destination.counters;
+    let answered = counters.answered.iter().zip(1..);
+    let own_answers = Reason::ALL.iter().zip(&counters.own_answers);
+    Destination {
+        name: destination.name.to_string(),
+        protocol: destination.protocol,
+        active: destination.budget.under_way().0,
+        answered: answered
+            .map(|(count, class)| (format!("{class}xx"), read(count)))
+            .collect(),
+        retries: read(&counters.retries),
+        retries_over_budget: read(&counters.over_budget),
+        own_answers: own_answers
+            .map(|(reason, count)| (reason.code().to_owned(), read(count)))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
+        endpoints: destination
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let (tries, failed) = endpoint.counts();
+                Endpoint {
+                    address: endpoint.address,
+                    tries,
+                    failed,
+                    active: endpoint.load.pending(),
+                    ejected_for_seconds: endpoint.out_for(now).map(|left| left.as_secs_f64()),
+                }
+            })
+            .collect(),
     }
 }
 

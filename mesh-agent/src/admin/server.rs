@@ -58,6 +58,7 @@ pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<AdminSocket, Admi
     let router = Router::new()
         .route("/status", json(Report::status))
         .route("/pods", json(Report::pods))
+        .route("/destinations", json(Report::destinations))
         .route("/connections", json(Report::connections))
         .with_state(report);
     tokio::spawn(async move { axum::serve(listener, router).await });

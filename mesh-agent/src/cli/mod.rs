@@ -2,6 +2,7 @@
 
 mod check;
 mod connections;
+mod destinations;
 mod output;
 mod pods;
 mod run;
@@ -40,6 +41,8 @@ enum Verb {
     Status(Reading),
     /// The pods of the running agent.
     Pods(Reading),
+    /// The destinations of the running agent, their servers and what became of requests.
+    Destinations(Reading),
     /// The open connections of the running agent.
     Connections(Reading),
 }
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Verb::Schema => schema::run(),
         Verb::Status(reading) => status::run(&reading),
         Verb::Pods(reading) => pods::run(&reading),
+        Verb::Destinations(reading) => destinations::run(&reading),
         Verb::Connections(reading) => connections::run(&reading),
     };
     match result {

@@ -4,7 +4,7 @@ use super::field_path::FieldPath;
 
 /// Every field of the schema with what may stand there. `[]` is an item of a list.
 pub(super) const ACCEPTED: &[(&str, &str)] = &[
-    ("", "a mapping with `agent` and `pods`"),
+    ("", "a mapping with `agent`, `pods` and `destinations`"),
     ("agent", "a mapping such as `agent: {drainTimeout: 5s}`"),
     (
         "agent.cgroup",
@@ -59,6 +59,142 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "destinations[].addresses[]",
         "an address such as 10.96.0.10 or fd00::10",
     ),
+    (
+        "destinations[].port",
+        "the port from 1 to 65535 that apps connect to",
+    ),
+    (
+        "destinations[].protocol",
+        "`auto`, `http1`, `http2` or `tcp`",
+    ),
+    (
+        "destinations[].endpoints",
+        "a list of servers such as [{address: \"10.77.0.12:8080\"}]",
+    ),
+    ("destinations[].endpoints[]", "a mapping with `address`"),
+    (
+        "destinations[].endpoints[].address",
+        "an IP address with a port in quotes, such as \"10.77.0.12:8080\" or \"[fd00::12]:8080\"",
+    ),
+    (
+        "destinations[].endpoints[].weight",
+        "a whole number from 1 to 1000000",
+    ),
+    ("defaults", "a mapping such as `defaults: {policy: {}}`"),
+    ("defaults.protocol", "`auto`, `http1`, `http2` or `tcp`"),
+    (
+        "policy",
+        "a mapping such as `policy: {timeouts: {request: 5s}}`",
+    ),
+    (
+        "policy.timeouts",
+        "a mapping such as `timeouts: {request: 5s}`",
+    ),
+    (
+        "policy.timeouts.connect",
+        "a duration from 1ms to 24h such as `1s`",
+    ),
+    (
+        "policy.timeouts.request",
+        "a duration from 1ms to 24h such as `5s`",
+    ),
+    (
+        "policy.timeouts.perTry",
+        "a duration from 1ms to 24h such as `1s`",
+    ),
+    (
+        "policy.timeouts.idle",
+        "a duration from 1ms to 24h such as `5m`",
+    ),
+    (
+        "policy.timeouts.header",
+        "the name of a header such as x-request-timeout-ms",
+    ),
+    (
+        "policy.timeouts.adaptive",
+        "a mapping such as `adaptive: {target: 200ms, max: 1s}`",
+    ),
+    (
+        "policy.timeouts.adaptive.target",
+        "a duration from 1ms to 24h such as `200ms`",
+    ),
+    (
+        "policy.timeouts.adaptive.max",
+        "a duration from `target` to 24h such as `1s`",
+    ),
+    (
+        "policy.timeouts.adaptive.window",
+        "a whole number from 1 to 100000",
+    ),
+    (
+        "policy.retries",
+        "a mapping such as `retries: {attempts: 2}`",
+    ),
+    ("policy.retries.attempts", "a whole number from 0 to 10"),
+    (
+        "policy.retries.on",
+        "a list of conditions such as [connect-failure, \"503\"]",
+    ),
+    (
+        "policy.retries.on[]",
+        "connect-failure, refused-stream, reset, per-try-timeout, 5xx, gateway-error, retriable-4xx, a status such as \"503\", header:NAME, or a gRPC status such as grpc-unavailable",
+    ),
+    ("policy.retries.allMethods", "`true` or `false`"),
+    (
+        "policy.retries.backoff",
+        "a mapping such as `backoff: {base: 25ms, max: 250ms}`",
+    ),
+    (
+        "policy.retries.backoff.base",
+        "a duration from 1ms to 24h such as `25ms`",
+    ),
+    (
+        "policy.retries.backoff.max",
+        "a duration from 1ms to 24h such as `250ms`",
+    ),
+    (
+        "policy.retries.budget",
+        "a mapping such as `budget: {ratio: 0.2, floor: 3}`",
+    ),
+    ("policy.retries.budget.ratio", "a number from 0 to 1"),
+    ("policy.retries.budget.floor", "a whole number from 0 on"),
+    (
+        "policy.retries.bufferBytes",
+        "a whole number from 0 to 16777216",
+    ),
+    (
+        "policy.balance",
+        "a mapping such as `balance: {algorithm: round-robin}`",
+    ),
+    (
+        "policy.balance.algorithm",
+        "`round-robin`, `random`, `least-request`, `peak-ewma` or `consistent-hash`",
+    ),
+    (
+        "policy.balance.key",
+        "`source`, `header:NAME` or `cookie:NAME`",
+    ),
+    (
+        "policy.breaker",
+        "a mapping such as `breaker: {ejection: {consecutive: 5}}`",
+    ),
+    (
+        "policy.breaker.ejection",
+        "a mapping such as `ejection: {consecutive: 5}`",
+    ),
+    (
+        "policy.breaker.ejection.consecutive",
+        "a whole number from 1 on",
+    ),
+    (
+        "policy.breaker.ejection.base",
+        "a duration from 1ms to 24h such as `30s`",
+    ),
+    (
+        "policy.breaker.ejection.max",
+        "a duration from 1ms to 24h such as `300s`",
+    ),
+    ("policy.breaker.ejection.atMost", "a number from 0 to 1"),
     ("pods", "a list of pods, each starting with `- name: NAME`"),
     ("pods[]", "a mapping with `name` and `netns`"),
     (
@@ -135,15 +271,23 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
 
 /// What the field with this pattern accepts.
 pub(super) fn accepted(pattern: &str) -> Option<&'static str> {
+    let pattern = one_of_many(pattern);
     ACCEPTED
         .iter()
         .find(|(known, _)| *known == pattern)
         .map(|(_, text)| *text)
 }
 
+/// A policy has the same fields wherever it stands; they are listed once, below `policy`.
+pub(super) fn one_of_many(pattern: &str) -> &str {
+    let homes = ["destinations[].policy", "defaults.policy"];
+    let home = homes.iter().find(|home| pattern.starts_with(**home));
+    home.map_or(pattern, |home| &pattern[home.len() - "policy".len()..])
+}
+
 /// What to do about a field called `name` that `parent` does not have; `fields` are those it has.
 pub(super) fn instead_of(name: &str, parent: &FieldPath, fields: &[&str]) -> String {
-    match home_of(name, &parent.pattern()) {
+    match home_of(name, one_of_many(&parent.pattern())) {
         Some("") => return "it belongs at the top level, check the indentation".to_owned(),
         Some(home) => return format!("it belongs under `{home}`, check the indentation"),
         None => {}

@@ -11,6 +11,7 @@ mod explain;
 mod field_path;
 mod finding;
 mod model;
+mod policy;
 mod reload;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,14 @@ use serde::Deserialize as _;
 use serde_path_to_error::{Deserializer, Track};
 
 pub use error::ConfigError;
-pub use model::{Agent, Capture, Config, Destination, InboundSteering, OnAgentDown, Pod, Proxy};
+pub use model::{
+    Agent, Capture, Config, Defaults, Destination, Endpoint, InboundSteering, OnAgentDown, Pod,
+    Protocol, Proxy,
+};
+pub use policy::{
+    Adaptive, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Ejection, Policy, Retries,
+    Timeouts,
+};
 pub use reload::fields_needing_restart;
 pub use values::{CgroupPath, MetricsAddress, Timespan};
 

@@ -1,6 +1,6 @@
 //! The configuration as the rest of the agent sees it: plain values, defaults filled in.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use mesh_common::MOST_CAPTURED_PORTS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::policy::Policy;
 use super::values::{CgroupPath, MetricsAddress, Timespan, default_if_null};
 
 /// The whole configuration file.
@@ -25,6 +26,9 @@ pub struct Config {
     /// The services that they talk to. Others can be reached as well.
     #[serde(deserialize_with = "default_if_null")]
     pub destinations: Vec<Destination>,
+    /// What is done for those that are not listed. Without it their bytes are forwarded as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<Defaults>,
 }
 
 /// Settings of the agent itself. A change takes effect at the next start.
@@ -79,7 +83,7 @@ impl Default for Agent {
 }
 
 /// A service that pods talk to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Destination {
     /// Name in tables, logs and metrics: a DNS label, unique in the file.
@@ -88,10 +92,71 @@ pub struct Destination {
     /// Host names that the agent answers DNS queries for, in pods whose DNS is captured.
     #[serde(default, deserialize_with = "default_if_null")]
     pub hosts: Vec<String>,
-    /// The addresses of those names.
+    /// The addresses of those names, and what apps connect to.
     #[serde(default, deserialize_with = "default_if_null")]
     #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpAddr>,
+    /// The port that apps connect to: 1 to 65535. Without it: every port of `addresses`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// What is spoken there.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// The servers. Without any: the address that the app connects to.
+    #[serde(default, deserialize_with = "default_if_null")]
+    pub endpoints: Vec<Endpoint>,
+    /// What is done for its connections and requests.
+    #[serde(default, deserialize_with = "default_if_null")]
+    pub policy: Policy,
+}
+
+/// What is spoken with a destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Protocol {
+    /// What the first bytes of each connection tell.
+    #[default]
+    Auto,
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS, begun with prior knowledge.
+    Http2,
+    /// Anything: bytes are forwarded as they are.
+    Tcp,
+}
+
+/// A server of a destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Endpoint {
+    /// Its IP address and port.
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+    /// Its share of the requests, in proportion: 1 to 1000000.
+    #[serde(default = "Endpoint::default_weight")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub weight: u32,
+}
+
+impl Endpoint {
+    /// Smallest and largest `weight`.
+    pub const WEIGHT: RangeInclusive<u32> = 1..=1_000_000;
+
+    const fn default_weight() -> u32 {
+        1
+    }
+}
+
+/// What is done for destinations that are not listed; each address and port is one of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Defaults {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// What is done for their connections and requests.
+    #[serde(deserialize_with = "default_if_null")]
+    pub policy: Policy,
 }
 
 /// One pod: a network namespace whose sockets the agent captures.

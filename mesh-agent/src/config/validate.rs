@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use mesh_common::MOST_CAPTURED_PORTS;
 
 mod destinations;
+mod policy;
 
 use super::accepted::accepted;
 use super::field_path::FieldPath;
@@ -31,7 +32,14 @@ pub(super) fn validate(config: &Config) -> Result<(), Finding> {
             return Err(taken(&at, "netns", &pod.netns.display().to_string(), first));
         }
     }
-    destinations::validate(&config.destinations)
+    destinations::validate(&config.destinations)?;
+    match &config.defaults {
+        Some(defaults) => {
+            let at = FieldPath::default().field("defaults").field("policy");
+            policy::validate(&at, &defaults.policy)
+        }
+        None => Ok(()),
+    }
 }
 
 fn agent(agent: &Agent) -> Result<(), Finding> {

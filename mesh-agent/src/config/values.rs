@@ -33,6 +33,11 @@ impl Timespan {
         Self(Duration::from_secs(seconds))
     }
 
+    /// A span of whole milliseconds.
+    pub const fn from_millis(milliseconds: u64) -> Self {
+        Self(Duration::from_millis(milliseconds))
+    }
+
     /// The span as the standard library has it.
     pub const fn get(self) -> Duration {
         self.0

@@ -148,7 +148,7 @@ impl PodSet {
                     } else {
                         enrolled.insert(
                             identity,
-                            Enrolment::new(*ready, &self.maps, &self.hosts, self.datagram_idle),
+                            Enrolment::new(*ready, &self.maps, &self.shared, self.datagram_idle),
                         );
                     }
                     (Some(identity), Ok(()))
@@ -206,6 +206,7 @@ fn take_back(maps: &Maps, before: &[(u64, Option<KernelPod>)]) {
 
 /// A pod that is gone has nobody left to end its connections, and they keep its namespace alive.
 async fn leave(listening: JoinSet<()>, connections: Arc<Connections>, timeout: Duration) {
+    connections.finish();
     serving::ended(listening).await;
     if tokio::time::timeout(timeout, connections.drained())
         .await

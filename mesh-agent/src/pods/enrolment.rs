@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::{Pod, Proxy},
     kernel::{KernelError, Maps},
-    proxy::{Connections, PodProxy, SharedHosts},
+    proxy::{Connections, PodProxy, Shared},
 };
 
 /// An enrolled pod.
@@ -84,14 +84,9 @@ impl Ready {
 
 impl Enrolment {
     /// Serves a pod that the kernel half redirects already.
-    pub fn new(
-        ready: Ready,
-        maps: &Arc<Maps>,
-        hosts: &SharedHosts,
-        datagram_idle: Duration,
-    ) -> Self {
+    pub fn new(ready: Ready, maps: &Arc<Maps>, shared: &Shared, datagram_idle: Duration) -> Self {
         let netns = Arc::clone(&ready.netns);
-        let proxy = PodProxy::new(netns, Arc::clone(maps), hosts.clone(), datagram_idle);
+        let proxy = PodProxy::new(netns, Arc::clone(maps), shared.clone(), datagram_idle);
         proxy.set_dns_ports(ready.kernel.dns_ports);
         proxy.set_proxy_protocol_ports(&ready.pod.capture.proxy_protocol_ports);
         let mut enrolment = Self {
@@ -154,6 +149,7 @@ impl Enrolment {
     /// Sees whether the pod can still be redirected, and opens listeners that are missing. A pod
     /// may take its loopback interface down, destroy the agent's listener or get IPv6 at any time.
     pub fn look(&mut self, maps: &Arc<Maps>) -> Result<(), PodError> {
+        self.proxy.pools.sweep();
         let missing = self.serving.missing();
         let opened = open(&self.pod, &self.netns, missing, maps);
         let unreachable = opened.as_ref().is_err_and(PodError::is_not_there_yet);

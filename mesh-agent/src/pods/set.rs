@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::{Agent, Config, Pod},
     kernel::Maps,
-    proxy::{ConnectionStatus, Connections, Hosts, SharedHosts},
+    proxy::{ConnectionStatus, Connections, Destinations, Hosts, Shared},
 };
 
 /// Every configured pod.
@@ -37,8 +37,8 @@ pub struct PodSet {
     /// How long nothing may come either way before a flow of datagrams ends.
     pub(super) datagram_idle: Duration,
     pub(super) next_exclusions_id: AtomicU32,
-    /// Names that the pods' DNS queries are answered from.
-    pub(super) hosts: SharedHosts,
+    /// What the pods' proxies have in common.
+    pub(super) shared: Shared,
     /// Locked as long as a change takes.
     enrolled: Mutex<Enrolled>,
     /// In the configuration's order. Never locked for long: this is what can be told meanwhile.
@@ -54,24 +54,31 @@ impl PodSet {
             drain_timeout: agent.drain_timeout.into(),
             datagram_idle: agent.udp_idle_timeout.into(),
             next_exclusions_id: AtomicU32::new(1),
-            hosts: SharedHosts::default(),
+            shared: Shared::default(),
             enrolled: Mutex::default(),
             members: Mutex::default(),
         }
     }
 
-    /// Makes the pods and names of `config` those that are served, whole or not at all: one that exists but cannot be enrolled fails the
-    /// whole change. Those that do not exist yet are waited for.
+    /// Makes the pods, names and destinations of `config` those that are served, whole or not at all: a
+    /// pod that exists but cannot be enrolled fails the whole change. Those that do not exist yet are
+    /// waited for.
     pub fn apply(&self, config: &Config) -> Result<(), PodError> {
         let pods: Vec<Arc<Pod>> = config.pods.iter().cloned().map(Arc::new).collect();
         self.change(&pods, OnFailure::Abandon)?;
-        self.hosts.set(Hosts::of(&config.destinations));
+        self.shared.hosts.set(Hosts::of(&config.destinations));
+        self.shared.destinations.apply(config);
         Ok(())
     }
 
     /// The names of the configuration.
     pub fn hosts(&self) -> Arc<Hosts> {
-        self.hosts.get()
+        self.shared.hosts.get()
+    }
+
+    /// The destinations of the configuration.
+    pub fn destinations(&self) -> Arc<Destinations> {
+        self.shared.destinations.get()
     }
 
     /// Looks which pods came and went, and whether those that are there can still be redirected.
@@ -129,6 +136,9 @@ impl PodSet {
     pub async fn drain(&self) {
         let deadline = Instant::now() + self.drain_timeout;
         let (connections, listening) = self.stop_capturing();
+        for connections in &connections {
+            connections.finish();
+        }
         for tasks in listening {
             serving::ended(tasks).await;
         }

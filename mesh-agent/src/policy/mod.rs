@@ -1,5 +1,13 @@
 //! Pure decisions: no I/O, no clock of their own (time is passed in), no tokio.
 
+pub mod adaptive_timeout;
+pub mod backoff;
+pub mod balance;
+pub mod deadline;
+pub mod detection;
 mod dns_cache;
+pub mod ejection;
+pub mod retry;
+pub mod retry_budget;
 
 pub use dns_cache::{DnsCache, DnsCacheStats};

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use super::{
-    Direction, PodProxy, copy::copy_both_ways, dns, given_up::given_up, inbound,
-    occasionally::Occasionally, upstream,
+    Direction, PodProxy, copy::copy_both_ways, inbound, occasionally::Occasionally, outbound,
+    upstream,
 };
 use crate::pods::{self, Netns};
 
@@ -40,8 +40,16 @@ pub struct Connection {
     accepted: Accepted,
     direction: Direction,
     accepted_at: Instant,
-    sent: AtomicU64,
-    received: AtomicU64,
+    moved: Arc<Moved>,
+}
+
+/// Bytes of a connection.
+#[derive(Debug, Default)]
+pub struct Moved {
+    /// From the client.
+    pub sent: AtomicU64,
+    /// To the client.
+    pub received: AtomicU64,
 }
 
 /// What can be told of an open connection.
@@ -63,11 +71,12 @@ pub struct ConnectionStatus {
 #[derive(Debug)]
 pub struct Connections {
     open: AtomicUsize,
-    list: Mutex<HashMap<u64, Arc<Connection>>>,
+    list: Mutex<HashMap<u64, Connection>>,
     total: AtomicU64,
     failed: AtomicU64,
     idle: Notify,
     abort: watch::Sender<bool>,
+    finish: watch::Sender<bool>,
 }
 
 impl Default for Connections {
@@ -79,6 +88,7 @@ impl Default for Connections {
             failed: AtomicU64::new(0),
             idle: Notify::new(),
             abort: watch::Sender::new(false),
+            finish: watch::Sender::new(false),
         }
     }
 }
@@ -107,8 +117,8 @@ impl Connections {
                 accepted: connection.accepted,
                 direction: connection.direction,
                 age: connection.accepted_at.elapsed(),
-                bytes_sent: connection.sent.load(Ordering::Relaxed),
-                bytes_received: connection.received.load(Ordering::Relaxed),
+                bytes_sent: connection.moved.sent.load(Ordering::Relaxed),
+                bytes_received: connection.moved.received.load(Ordering::Relaxed),
             })
             .collect()
     }
@@ -124,12 +134,30 @@ impl Connections {
         }
     }
 
+    /// Ends every connection that can be ended between two requests, as soon as it can.
+    pub fn finish(&self) {
+        self.finish.send_replace(true);
+    }
+
+    /// Completes when connections are to end between two requests.
+    pub(super) fn finishing(&self) -> impl Future<Output = ()> + use<> {
+        let mut finish = self.finish.subscribe();
+        async move {
+            let _no_more = finish.wait_for(|finish| *finish).await;
+        }
+    }
+
+    /// One whose server could not be reached.
+    pub(super) fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Resets every open connection.
     pub fn abort(&self) {
         self.abort.send_replace(true);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Connection>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,11 +170,9 @@ impl Connections {
 
     fn add(&self, connection: Connection) -> Entry<'_> {
         let id = self.total.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(connection);
-        self.lock().insert(id, Arc::clone(&connection));
+        self.lock().insert(id, connection);
         Entry {
             connections: self,
-            connection,
             id,
         }
     }
@@ -167,7 +193,6 @@ impl Drop for Open {
 /// Membership in the list; ends when the connection does, however it does.
 struct Entry<'a> {
     connections: &'a Connections,
-    connection: Arc<Connection>,
     id: u64,
 }
 
@@ -187,7 +212,7 @@ pub(super) async fn forward(
     open: Open,
     client: TcpStream,
     peer: SocketAddr,
-    pod: &PodProxy,
+    pod: &Arc<PodProxy>,
     direction: Direction,
 ) {
     let connections = &*open.0;
@@ -202,32 +227,18 @@ pub(super) async fn forward(
         );
         return;
     };
-    let entry = connections.add(Connection {
+    let moved = Arc::new(Moved::default());
+    let _entry = connections.add(Connection {
         accepted,
         direction,
         accepted_at: Instant::now(),
-        sent: AtomicU64::new(0),
-        received: AtomicU64::new(0),
+        moved: Arc::clone(&moved),
     });
-    let Connection { sent, received, .. } = &*entry.connection;
     let carry = async {
-        let connected = match direction {
-            Direction::Outbound if pod.is_dns(accepted.destination.port()) => {
-                return dns::serve_stream(client, accepted.destination, pod, sent, received).await;
-            }
-            Direction::Outbound => connect(&client, &accepted, pod).await,
-            Direction::Inbound => inbound::connect(&client, &accepted, pod, sent).await,
-        };
-        let connected = connected.inspect_err(|error| {
-            connections.failed.fetch_add(1, Ordering::Relaxed);
-            log_failure(&pod.netns, &accepted, error);
-        });
-        let Some(server) = connected? else {
-            return Ok(());
-        };
-        copy_both_ways(&client, &server, sent, received).await?;
-        pods::close_in_order(&client)?;
-        pods::close_in_order(&server)
+        match direction {
+            Direction::Outbound => outbound::carry(client, &accepted, pod, &moved).await,
+            Direction::Inbound => inbound::carry(client, &accepted, pod, &moved).await,
+        }
     };
     let mut abort = connections.abort.subscribe();
     // Whatever ends this but the end of both directions closes both sockets with a reset, because
@@ -238,25 +249,10 @@ pub(super) async fn forward(
     }
 }
 
-/// Connects to where an app wanted to go; `None` when it has given up.
-async fn connect(
-    client: &TcpStream,
-    accepted: &Accepted,
-    pod: &PodProxy,
-) -> io::Result<Option<TcpStream>> {
-    let source = bound_source(accepted.client.ip());
-    let connecting = upstream::connect(&pod.netns, &pod.maps, accepted.destination, source);
-    tokio::select! {
-        connected = connecting => connected.map(Some),
-        () = given_up(client) => Ok(None),
-    }
-}
-
 /// A server that cannot be reached is the app's affair; a cause in this machine is the operator's.
-fn log_failure(netns: &Netns, accepted: &Accepted, error: &io::Error) {
+pub(super) fn log_failure(netns: &Netns, destination: SocketAddr, error: &io::Error) {
     static SAID: Occasionally = Occasionally::new();
     let pod = netns.path().display();
-    let destination = accepted.destination;
     if !upstream::is_local_cause(error) {
         tracing::debug!("pod at {pod}: {destination}: {error}");
     } else if SAID.now() {
@@ -266,6 +262,13 @@ fn log_failure(netns: &Netns, accepted: &Accepted, error: &io::Error) {
              firewall rules"
         );
     }
+}
+
+/// Joins a client and its server until both directions have ended.
+pub(super) async fn join(client: &TcpStream, server: &TcpStream, moved: &Moved) -> io::Result<()> {
+    copy_both_ways(client, server, &moved.sent, &moved.received).await?;
+    pods::close_in_order(client)?;
+    pods::close_in_order(server)
 }
 
 /// Where an app wanted to go, or `None` when the connection was not redirected (then its "original
@@ -287,10 +290,4 @@ fn original_destination(client: &TcpStream, peer: SocketAddr) -> Option<Accepted
         proxy,
         destination,
     })
-}
-
-/// The address that the app had bound its socket to. Without one it has the loopback address that
-/// the redirection led to.
-fn bound_source(client: IpAddr) -> Option<IpAddr> {
-    (!client.is_loopback()).then_some(client)
 }

@@ -3,13 +3,21 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
-use super::{PodProxy, connection::Accepted, given_up::given_up, proxy_protocol, upstream};
+use super::{
+    PodProxy,
+    connection::{Accepted, Moved, join, log_failure},
+    given_up::given_up,
+    proxy_protocol, upstream,
+};
 
 /// How long a server in the pod may take to accept. It is on the same machine: only one whose queue is
 /// full takes longer than a moment.
@@ -27,8 +35,26 @@ pub(super) fn accepted(client: &TcpStream, peer: SocketAddr, pod: &PodProxy) -> 
     })
 }
 
+/// Carries a connection to its end.
+pub(super) async fn carry(
+    client: TcpStream,
+    accepted: &Accepted,
+    pod: &Arc<PodProxy>,
+    moved: &Moved,
+) -> io::Result<()> {
+    let connected = connect(&client, accepted, pod, &moved.sent).await;
+    let connected = connected.inspect_err(|error| {
+        pod.connections.count_failed();
+        log_failure(&pod.netns, accepted.destination, error);
+    });
+    match connected? {
+        Some(server) => join(&client, &server, moved).await,
+        None => Ok(()),
+    }
+}
+
 /// Connects to the server; `None` when the client has given up.
-pub(super) async fn connect(
+async fn connect(
     client: &TcpStream,
     accepted: &Accepted,
     pod: &PodProxy,

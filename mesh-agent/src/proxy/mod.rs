@@ -5,15 +5,19 @@ mod capacity;
 mod connection;
 mod copy;
 mod datagrams;
+mod destinations;
+mod detect;
 mod direction;
 #[cfg(fuzzing)]
 pub mod dns;
 #[cfg(not(fuzzing))]
 mod dns;
 mod given_up;
+mod http;
 mod inbound;
 mod last_words;
 mod occasionally;
+mod outbound;
 mod pace;
 mod pipe;
 mod pod_proxy;
@@ -24,5 +28,7 @@ mod upstream;
 pub use accept::{Direction, serve};
 pub use connection::{Accepted, Connection, ConnectionStatus, Connections};
 pub use datagrams::{DatagramCounters, DatagramStatus, serve_datagrams};
+pub use destinations::{Destination, Destinations, Endpoint};
 pub use dns::{DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts};
-pub use pod_proxy::PodProxy;
+pub use http::Reason;
+pub use pod_proxy::{PodProxy, Shared};

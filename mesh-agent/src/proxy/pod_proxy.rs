@@ -12,9 +12,20 @@ use mesh_common::MOST_CAPTURED_PORTS;
 
 use super::{
     Connections, DatagramCounters,
+    destinations::SharedDestinations,
     dns::{Resolver, SharedHosts},
+    http::Pools,
 };
 use crate::{kernel::Maps, pods::Netns};
+
+/// What the proxies of all pods have in common.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// The names of the running configuration.
+    pub hosts: SharedHosts,
+    /// Its destinations.
+    pub destinations: SharedDestinations,
+}
 
 /// The proxy of one pod.
 #[derive(Debug)]
@@ -27,6 +38,10 @@ pub struct PodProxy {
     pub connections: Arc<Connections>,
     /// Answers its DNS queries, if they are captured.
     pub resolver: Resolver,
+    /// The destinations of the running configuration.
+    pub destinations: SharedDestinations,
+    /// Connections to servers, kept for requests to come.
+    pub pools: Pools,
     /// What became of its other datagrams.
     pub datagrams: DatagramCounters,
     /// How long nothing may come either way before a flow of datagrams ends.
@@ -38,18 +53,20 @@ pub struct PodProxy {
 }
 
 impl PodProxy {
-    /// A proxy with no connection yet, which knows the names of the configuration.
+    /// A proxy with no connection yet, which knows the names and destinations of the configuration.
     pub fn new(
         netns: Arc<Netns>,
         maps: Arc<Maps>,
-        hosts: SharedHosts,
+        shared: Shared,
         datagram_idle: Duration,
     ) -> Self {
         Self {
             netns,
             maps,
             connections: Arc::default(),
-            resolver: Resolver::new(hosts),
+            resolver: Resolver::new(shared.hosts),
+            destinations: shared.destinations,
+            pools: Pools::default(),
             datagrams: DatagramCounters::default(),
             datagram_idle,
             dns_ports: Default::default(),

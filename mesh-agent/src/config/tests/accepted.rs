@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::accepted::ACCEPTED;
+use super::super::accepted::{ACCEPTED, one_of_many};
 use super::super::{
-    Agent, Capture, CgroupPath, Config, Destination, InboundSteering, MetricsAddress, OnAgentDown,
-    Pod, Proxy, Timespan, fields_needing_restart, parse, schema,
+    Adaptive, Agent, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Capture, CgroupPath,
+    Config, Defaults, Destination, Ejection, Endpoint, InboundSteering, MetricsAddress,
+    OnAgentDown, Pod, Policy, Protocol, Proxy, Retries, Timeouts, Timespan, fields_needing_restart,
+    parse, schema,
 };
 use super::pod_with;
 
@@ -100,6 +102,27 @@ destinations:
   - name: reviews
     hosts: [reviews.demo, '*.Reviews.demo', a_b.c]
     addresses: [10.96.0.10, 'fd00::10']
+    port: 80
+    protocol: http2
+    endpoints: [{address: '10.77.0.12:8080', weight: 3}, {address: '[fd00::12]:8080'}]
+    policy:
+      timeouts:
+        connect: 1s
+        request: 5s
+        perTry: 1s
+        idle: 1m
+        header: x-left-ms
+        adaptive: {target: 200ms, max: 1s, window: 50}
+      retries:
+        attempts: 3
+        on: [5xx, 'header:x-again']
+        allMethods: true
+        backoff: {base: 10ms, max: 1s}
+        budget: {ratio: 0.5, floor: 1}
+        bufferBytes: 1024
+      balance: {algorithm: consistent-hash, key: 'header:x-user'}
+      breaker: {ejection: {consecutive: 3, base: 1s, max: 1m, atMost: 0.3}}
+defaults: {protocol: http1, policy: {timeouts: {request: 9s}}}
 ";
     let expected = Config {
         agent: Agent {
@@ -133,15 +156,81 @@ destinations:
                 cgroup: "/sys/fs/cgroup/proxy".into(),
             },
         }],
-        destinations: vec![Destination {
-            name: "reviews".to_owned(),
-            hosts: ["reviews.demo", "*.Reviews.demo", "a_b.c"]
-                .map(str::to_owned)
-                .to_vec(),
-            addresses: vec!["10.96.0.10".parse().unwrap(), "fd00::10".parse().unwrap()],
-        }],
+        destinations: vec![every_field_of_a_destination()],
+        defaults: Some(Defaults {
+            protocol: Protocol::Http1,
+            policy: Policy {
+                timeouts: Timeouts {
+                    request: Some(Timespan::from_secs(9)),
+                    ..Timeouts::default()
+                },
+                ..Policy::default()
+            },
+        }),
     };
     assert_eq!(parse(text, "mesh.yaml").unwrap().config, expected);
+}
+
+fn every_field_of_a_destination() -> Destination {
+    Destination {
+        name: "reviews".to_owned(),
+        hosts: ["reviews.demo", "*.Reviews.demo", "a_b.c"]
+            .map(str::to_owned)
+            .to_vec(),
+        addresses: vec!["10.96.0.10".parse().unwrap(), "fd00::10".parse().unwrap()],
+        port: Some(80),
+        protocol: Protocol::Http2,
+        endpoints: [("10.77.0.12:8080", 3), ("[fd00::12]:8080", 1)]
+            .map(|(address, weight)| Endpoint {
+                address: address.parse().unwrap(),
+                weight,
+            })
+            .to_vec(),
+        policy: every_part_of_a_policy(),
+    }
+}
+
+fn every_part_of_a_policy() -> Policy {
+    Policy {
+        timeouts: Timeouts {
+            connect: Timespan::from_secs(1),
+            request: Some(Timespan::from_secs(5)),
+            per_try: Some(Timespan::from_secs(1)),
+            idle: Timespan::from_secs(60),
+            adaptive: Some(Adaptive {
+                target: Timespan::from_millis(200),
+                max: Timespan::from_secs(1),
+                window: 50,
+            }),
+            header: "x-left-ms".to_owned(),
+        },
+        retries: Some(Retries {
+            attempts: 3,
+            on: vec!["5xx".to_owned(), "header:x-again".to_owned()],
+            all_methods: true,
+            backoff: BackoffSpans {
+                base: Timespan::from_millis(10),
+                max: Timespan::from_secs(1),
+            },
+            budget: Budget {
+                ratio: 0.5,
+                floor: 1,
+            },
+            buffer_bytes: 1024,
+        }),
+        balance: Balance {
+            algorithm: BalanceAlgorithm::ConsistentHash,
+            key: Some("header:x-user".to_owned()),
+        },
+        breaker: Breaker {
+            ejection: Some(Ejection {
+                consecutive: 3,
+                base: Timespan::from_secs(1),
+                max: Timespan::from_secs(60),
+                at_most: 0.3,
+            }),
+        },
+    }
 }
 
 #[test]
@@ -233,7 +322,9 @@ fn every_field_of_the_schema_says_what_it_accepts() {
     assert!(fields.len() > 20, "the walk finds the fields: {fields:?}");
     for field in &fields {
         assert!(
-            ACCEPTED.iter().any(|(known, _)| known == field),
+            ACCEPTED
+                .iter()
+                .any(|(known, _)| *known == one_of_many(field)),
             "{field} is not in the table"
         );
     }
@@ -241,7 +332,7 @@ fn every_field_of_the_schema_says_what_it_accepts() {
     for (known, _) in ACCEPTED {
         let choice = *known == "pods[].proxy.agent";
         assert!(
-            choice || fields.iter().any(|field| field == known),
+            choice || fields.iter().any(|field| one_of_many(field) == *known),
             "{known} is not in the schema"
         );
     }
@@ -272,7 +363,12 @@ fn collect_fields(
     if node["items"].is_object() {
         collect_fields(root, &node["items"], &format!("{at}[]"), fields);
     }
-    for choice in node["oneOf"].as_array().into_iter().flatten() {
+    let choices = [&node["oneOf"], &node["anyOf"]];
+    for choice in choices
+        .into_iter()
+        .filter_map(serde_json::Value::as_array)
+        .flatten()
+    {
         collect_fields(root, choice, at, fields);
     }
 }

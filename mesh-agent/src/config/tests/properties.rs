@@ -118,7 +118,7 @@ fn config() -> impl Strategy<Value = Config> {
         Config {
             agent,
             pods,
-            destinations: Vec::new(),
+            ..Config::default()
         }
     })
 }

@@ -8,7 +8,7 @@ fn unknown_missing_and_repeated_fields() {
     check(&[
         (
             "policies: []",
-            "1:1: policies: unknown field; top level has `agent`, `pods`, `destinations`",
+            "1:1: policies: unknown field; top level has `agent`, `pods`, `destinations`, `defaults`",
         ),
         (
             "metrics: off",
@@ -59,7 +59,7 @@ fn values_of_the_wrong_type() {
     check(&[
         (
             "- a",
-            "1:1: top level: a list does not fit here; write a mapping with `agent` and `pods`",
+            "1:1: top level: a list does not fit here; write a mapping with `agent`, `pods` and `destinations`",
         ),
         (
             "agent: 5",
@@ -269,6 +269,62 @@ fn destinations() {
             "destinations:\n  - name: a\n    addresses: [10.0.0.300]\n",
             "3:17: destinations[0].addresses[0]: `10.0.0.300` does not fit here; write an address \
              such as 10.96.0.10 or fd00::10",
+        ),
+        (
+            "destinations:\n  - name: a\n    port: 0\n",
+            "3:11: destinations[0].port: port 0 is not a port; write the port from 1 to 65535 that \
+             apps connect to",
+        ),
+        (
+            "destinations:\n  - name: a\n    endpoints: [{address: '10.0.0.1'}]\n",
+            "3:27: destinations[0].endpoints[0].address: `'10.0.0.1'` does not fit here; write an IP \
+             address with a port in quotes, such as \"10.77.0.12:8080\" or \"[fd00::12]:8080\"",
+        ),
+        (
+            "destinations:\n  - name: a\n    endpoints: [{address: '10.0.0.1:1'}, {address: '10.0.0.1:1'}]\n",
+            "3:52: destinations[0].endpoints[1].address: `10.0.0.1:1` is already used by \
+             destinations[0].endpoints[0].address (line 3); list each server once, with a weight",
+        ),
+    ]);
+}
+
+#[test]
+fn policies() {
+    check(&[
+        (
+            "defaults: {policy: {timeouts: {request: 5}}}",
+            "1:41: defaults.policy.timeouts.request: `5` has no unit; write a duration from 1ms to \
+             24h such as `5s`",
+        ),
+        (
+            "defaults: {policy: {timeouts: {request: 0s}}}",
+            "1:41: defaults.policy.timeouts.request: `0s` is out of range; write a duration from 1ms \
+             to 24h such as `5s`",
+        ),
+        (
+            "defaults: {policy: {timeout: {request: 5s}}}",
+            "1:21: defaults.policy.timeout: unknown field; did you mean `timeouts`?",
+        ),
+        (
+            "defaults: {policy: {timeouts: {adaptive: {target: 2s, max: 1s}}}}",
+            "1:60: defaults.policy.timeouts.adaptive.max: `1s` is less than `target`, 2s; write a \
+             duration from `target` to 24h such as `1s`",
+        ),
+        (
+            "defaults: {policy: {retries: {on: [503, 603]}}}",
+            "1:41: defaults.policy.retries.on[1]: `603` is not a condition; write connect-failure, \
+             refused-stream, reset, per-try-timeout, 5xx, gateway-error, retriable-4xx, a status \
+             such as \"503\", header:NAME, or a gRPC status such as grpc-unavailable",
+        ),
+        (
+            "defaults: {policy: {retries: {budget: {ratio: 1.5}}}}",
+            "1:47: defaults.policy.retries.budget.ratio: `1.5` is out of range; write a number from 0 \
+             to 1",
+        ),
+        (
+            "defaults: {policy: {balance: {algorithm: consistent-hash}}}",
+            "1:30: defaults.policy.balance: `consistent-hash` needs a `key` to go by; add `key: \
+             source`, `key: header:NAME` or `key: cookie:NAME`",
         ),
     ]);
 }

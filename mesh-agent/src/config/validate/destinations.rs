@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{is_dns_label, refused, used_twice};
+use super::{is_dns_label, policy, refused, used_twice};
 use crate::config::field_path::FieldPath;
 use crate::config::finding::Finding;
-use crate::config::model::{Config, Destination};
+use crate::config::model::{Config, Destination, Endpoint};
 use crate::config::yaml::quoted;
 
 /// The first rule that they break.
@@ -23,6 +23,11 @@ pub(super) fn validate(destinations: &[Destination]) -> Result<(), Finding> {
             let remedy = "give each destination a name of its own";
             return Err(used_twice(name, &destination.name, first, remedy));
         }
+        if destination.port == Some(0) {
+            return Err(refused(at.field("port"), "port 0 is not a port"));
+        }
+        endpoints(&at.field("endpoints"), destination)?;
+        policy::validate(&at.field("policy"), &destination.policy)?;
         for (index, host) in destination.hosts.iter().enumerate() {
             let at = at.field("hosts").index(index);
             if !is_host(host) {
@@ -32,6 +37,30 @@ pub(super) fn validate(destinations: &[Destination]) -> Result<(), Finding> {
             if let Some(first) = hosts.insert(host.to_ascii_lowercase(), at.clone()) {
                 return Err(used_twice(at, host, first, "name each host once"));
             }
+        }
+    }
+    Ok(())
+}
+
+fn endpoints(at: &FieldPath, destination: &Destination) -> Result<(), Finding> {
+    let mut addresses = HashMap::new();
+    for (index, endpoint) in destination.endpoints.iter().enumerate() {
+        let address = at.index(index).field("address");
+        if endpoint.address.port() == 0 {
+            return Err(refused(address, "port 0 is not a port"));
+        }
+        if !Endpoint::WEIGHT.contains(&endpoint.weight) {
+            let problem = format!("`{}` is out of range", endpoint.weight);
+            return Err(refused(at.index(index).field("weight"), problem));
+        }
+        if let Some(first) = addresses.insert(endpoint.address, address.clone()) {
+            let remedy = "list each server once, with a weight";
+            return Err(used_twice(
+                address,
+                &endpoint.address.to_string(),
+                first,
+                remedy,
+            ));
         }
     }
     Ok(())
@@ -51,7 +80,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Finding> {
                 "without addresses these names are left to the pods' DNS servers",
                 "add `addresses: [ADDRESS]`",
             ));
-        } else if !has_dns {
+        } else if !has_dns && destination.port.is_none() && destination.endpoints.is_empty() {
             warnings.push(Finding::new(
                 path(index).field("hosts"),
                 "no pod's DNS is captured, so nobody is answered with these names",

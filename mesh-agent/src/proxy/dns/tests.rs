@@ -159,6 +159,7 @@ fn names_of_the_configuration_are_answered_in_both_families_and_with_no_other_re
         name: "a".to_owned(),
         hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        ..Destination::default()
     };
     let hosts = Hosts::of(&[
         destination(

@@ -1,0 +1,245 @@
+//! What the agent does for the connections and requests to a destination.
+
+use std::ops::RangeInclusive;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::values::{Timespan, default_if_null};
+use crate::policy::retry::RetryCondition;
+
+/// What the agent does for the connections and requests to a destination. What is absent is off or
+/// has its default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Policy {
+    /// How long things may take.
+    #[serde(deserialize_with = "default_if_null")]
+    pub timeouts: Timeouts,
+    /// When requests are tried again. Without it they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+    /// How endpoints are picked.
+    #[serde(deserialize_with = "default_if_null")]
+    pub balance: Balance,
+    /// What keeps failing servers from being asked.
+    #[serde(deserialize_with = "default_if_null")]
+    pub breaker: Breaker,
+}
+
+/// How long things may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// A connection to come about.
+    pub connect: Timespan,
+    /// A request with all its tries, from its first byte to the answer's last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Timespan>,
+    /// One try, until its answer begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_try: Option<Timespan>,
+    /// A kept connection without a request, and a request or an answer that does not move.
+    pub idle: Timespan,
+    /// A time-out for one try that follows the average of response times.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<Adaptive>,
+    /// Header of requests that says how many milliseconds their caller has left.
+    #[schemars(regex(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"))]
+    pub header: String,
+}
+
+impl Timeouts {
+    /// Shortest and longest of them all.
+    pub const RANGE: RangeInclusive<Timespan> =
+        Timespan::from_millis(1)..=Timespan::from_secs(24 * 60 * 60);
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Timespan::from_secs(5),
+            request: None,
+            per_try: None,
+            idle: Timespan::from_secs(300),
+            adaptive: None,
+            header: "x-envoy-expected-rq-timeout-ms".to_owned(),
+        }
+    }
+}
+
+/// A time-out for one try that follows the exponential moving average of response times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Adaptive {
+    /// What answers may take on average; and each, once the average reaches it.
+    pub target: Timespan,
+    /// What one answer may take while the average is low. Not less than `target`.
+    pub max: Timespan,
+    /// How many answers the average looks back on: 1 to 100000.
+    #[serde(default = "Adaptive::default_window")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub window: u32,
+}
+
+impl Adaptive {
+    /// Smallest and largest `window`.
+    pub const WINDOW: RangeInclusive<u32> = 1..=100_000;
+
+    const fn default_window() -> u32 {
+        100
+    }
+}
+
+/// When requests are tried again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Retries {
+    /// Tries besides the first: at most 10.
+    #[schemars(range(max = 10))]
+    pub attempts: u32,
+    /// What must have become of a try for another one.
+    pub on: Vec<String>,
+    /// Whether requests are tried again whose method does not say that they can be (POST, PATCH).
+    pub all_methods: bool,
+    /// The waits between tries.
+    #[serde(deserialize_with = "default_if_null")]
+    pub backoff: BackoffSpans,
+    /// How many further tries may be under way at once.
+    #[serde(deserialize_with = "default_if_null")]
+    pub budget: Budget,
+    /// How much of a request's body is kept for further tries, in bytes: at most 16777216.
+    #[schemars(range(max = 16_777_216))]
+    pub buffer_bytes: u32,
+}
+
+impl Retries {
+    /// Most `attempts`.
+    pub const MAX_ATTEMPTS: u32 = 10;
+    /// Largest `bufferBytes`.
+    pub const MAX_BUFFER: u32 = 16 << 20;
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        let on = [
+            "connect-failure",
+            "refused-stream",
+            "reset",
+            "503",
+            "grpc-unavailable",
+        ];
+        debug_assert!(on.iter().all(|on| RetryCondition::parse(on).is_some()));
+        Self {
+            attempts: 2,
+            on: on.map(str::to_owned).to_vec(),
+            all_methods: false,
+            backoff: BackoffSpans::default(),
+            budget: Budget::default(),
+            buffer_bytes: 64 << 10,
+        }
+    }
+}
+
+/// The waits between tries: random up to an end that doubles.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct BackoffSpans {
+    /// Longest first wait.
+    pub base: Timespan,
+    /// Longest wait of all.
+    pub max: Timespan,
+}
+
+impl Default for BackoffSpans {
+    fn default() -> Self {
+        Self {
+            base: Timespan::from_millis(25),
+            max: Timespan::from_millis(250),
+        }
+    }
+}
+
+/// How many further tries may be under way at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Budget {
+    /// As a share of the requests under way: 0 to 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub ratio: f64,
+    /// So many in any case.
+    pub floor: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            ratio: 0.2,
+            floor: 3,
+        }
+    }
+}
+
+/// How endpoints are picked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Balance {
+    /// By what rule.
+    pub algorithm: BalanceAlgorithm,
+    /// What `consistent-hash` goes by: `source`, `header:NAME` or `cookie:NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// By what rule endpoints are picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BalanceAlgorithm {
+    /// In turn.
+    RoundRobin,
+    /// At random.
+    Random,
+    /// Of two at random the one with fewer requests under way.
+    LeastRequest,
+    /// Of two at random the one where response time times requests under way is less.
+    #[default]
+    PeakEwma,
+    /// The same endpoint for the same key.
+    ConsistentHash,
+}
+
+/// What keeps failing servers from being asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Breaker {
+    /// When single endpoints are taken out. Without it they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<Ejection>,
+}
+
+/// When single endpoints are taken out, and for how long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Ejection {
+    /// After so many failures in a row: at least 1.
+    #[schemars(range(min = 1))]
+    pub consecutive: u32,
+    /// For how long the first time; longer each time again.
+    pub base: Timespan,
+    /// For how long at most.
+    pub max: Timespan,
+    /// Largest share of the endpoints that may be out at once: 0 to 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub at_most: f64,
+}
+
+impl Default for Ejection {
+    fn default() -> Self {
+        Self {
+            consecutive: 5,
+            base: Timespan::from_secs(30),
+            max: Timespan::from_secs(300),
+            at_most: 0.5,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the types cannot say of policies.
+
+use super::refused;
+use crate::config::field_path::FieldPath;
+use crate::config::finding::Finding;
+use crate::config::policy::{Adaptive, Balance, BalanceAlgorithm, Policy, Retries, Timeouts};
+use crate::config::values::Timespan;
+use crate::config::yaml::quoted;
+use crate::policy::balance::HashKey;
+use crate::policy::retry::RetryCondition;
+
+/// The first rule that the policy at `at` breaks.
+pub(super) fn validate(at: &FieldPath, policy: &Policy) -> Result<(), Finding> {
+    timeouts(&at.field("timeouts"), &policy.timeouts)?;
+    if let Some(retries) = &policy.retries {
+        self::retries(&at.field("retries"), retries)?;
+    }
+    balance(&at.field("balance"), &policy.balance)?;
+    if let Some(ejection) = &policy.breaker.ejection {
+        let at = at.field("breaker").field("ejection");
+        if ejection.consecutive == 0 {
+            return Err(refused(at.field("consecutive"), "`0` is out of range"));
+        }
+        in_range(at.field("base"), ejection.base)?;
+        in_range(at.field("max"), ejection.max)?;
+        not_less(at.field("max"), ejection.max, "base", ejection.base)?;
+        share(at.field("atMost"), ejection.at_most)?;
+    }
+    Ok(())
+}
+
+fn timeouts(at: &FieldPath, timeouts: &Timeouts) -> Result<(), Finding> {
+    in_range(at.field("connect"), timeouts.connect)?;
+    in_range(at.field("idle"), timeouts.idle)?;
+    for (name, span) in [("request", timeouts.request), ("perTry", timeouts.per_try)] {
+        if let Some(span) = span {
+            in_range(at.field(name), span)?;
+        }
+    }
+    if !is_header_name(&timeouts.header) {
+        let problem = format!("{} is not the name of a header", quoted(&timeouts.header));
+        return Err(refused(at.field("header"), problem));
+    }
+    if let Some(adaptive) = &timeouts.adaptive {
+        let at = at.field("adaptive");
+        in_range(at.field("target"), adaptive.target)?;
+        in_range(at.field("max"), adaptive.max)?;
+        not_less(at.field("max"), adaptive.max, "target", adaptive.target)?;
+        if !Adaptive::WINDOW.contains(&adaptive.window) {
+            let problem = format!("`{}` is out of range", adaptive.window);
+            return Err(refused(at.field("window"), problem));
+        }
+    }
+    Ok(())
+}
+
+fn retries(at: &FieldPath, retries: &Retries) -> Result<(), Finding> {
+    if retries.attempts > Retries::MAX_ATTEMPTS {
+        let problem = format!("`{}` is too many", retries.attempts);
+        return Err(refused(at.field("attempts"), problem));
+    }
+    for (index, on) in retries.on.iter().enumerate() {
+        if RetryCondition::parse(on).is_none() {
+            let problem = format!("{} is not a condition", quoted(on));
+            return Err(refused(at.field("on").index(index), problem));
+        }
+    }
+    let backoff = at.field("backoff");
+    in_range(backoff.field("base"), retries.backoff.base)?;
+    in_range(backoff.field("max"), retries.backoff.max)?;
+    not_less(
+        backoff.field("max"),
+        retries.backoff.max,
+        "base",
+        retries.backoff.base,
+    )?;
+    share(at.field("budget").field("ratio"), retries.budget.ratio)?;
+    if retries.buffer_bytes > Retries::MAX_BUFFER {
+        let problem = format!("`{}` is too large", retries.buffer_bytes);
+        return Err(refused(at.field("bufferBytes"), problem));
+    }
+    Ok(())
+}
+
+fn balance(at: &FieldPath, balance: &Balance) -> Result<(), Finding> {
+    let is_hash = balance.algorithm == BalanceAlgorithm::ConsistentHash;
+    match &balance.key {
+        Some(key) if HashKey::parse(key).is_none() => {
+            let problem = format!("{} is nothing to go by", quoted(key));
+            Err(refused(at.field("key"), problem))
+        }
+        Some(_) if !is_hash => {
+            let remedy = "remove it, or set `algorithm: consistent-hash`";
+            Err(Finding::new(
+                at.field("key"),
+                "only `consistent-hash` goes by a key",
+                remedy,
+            ))
+        }
+        None if is_hash => Err(Finding::new(
+            at.clone(),
+            "`consistent-hash` needs a `key` to go by",
+            "add `key: source`, `key: header:NAME` or `key: cookie:NAME`",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn in_range(at: FieldPath, span: Timespan) -> Result<(), Finding> {
+    if Timeouts::RANGE.contains(&span) {
+        return Ok(());
+    }
+    Err(refused(at, format!("`{span}` is out of range")))
+}
+
+fn not_less(at: FieldPath, span: Timespan, name: &str, than: Timespan) -> Result<(), Finding> {
+    if span >= than {
+        return Ok(());
+    }
+    Err(refused(
+        at,
+        format!("`{span}` is less than `{name}`, {than}"),
+    ))
+}
+
+fn share(at: FieldPath, share: f64) -> Result<(), Finding> {
+    if (0.0..=1.0).contains(&share) {
+        return Ok(());
+    }
+    Err(refused(at, format!("`{share}` is out of range")))
+}
+
+fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(crate::policy::detection::is_token)
+}

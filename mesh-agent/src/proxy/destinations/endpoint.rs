@@ -1,0 +1,97 @@
+//! One server of a destination, and what is known of it.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::policy::{
+    balance::EndpointLoad,
+    ejection::{EjectionLimits, EndpointHealth},
+};
+
+/// One server of a destination, as all pods of this node know it.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How busy it is.
+    pub load: EndpointLoad,
+    health: Mutex<EndpointHealth>,
+    /// Whether `health` has anything to tell, so that a good server costs no lock.
+    has_failed: AtomicBool,
+    requests: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Endpoint {
+    /// One that nothing is known of.
+    pub fn new(address: SocketAddr, now: Instant) -> Self {
+        Self {
+            address,
+            load: EndpointLoad::new(now),
+            health: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it is in rotation.
+    pub fn is_healthy(&self, now: Instant) -> bool {
+        !self.has_failed.load(Ordering::Relaxed) || !self.health().is_out(now)
+    }
+
+    /// For how long it is still out of rotation, if it is.
+    pub fn out_for(&self, now: Instant) -> Option<Duration> {
+        let until = self.health().out_until(now)?;
+        Some(until.saturating_duration_since(now))
+    }
+
+    /// Tries sent there, and those that failed.
+    pub fn counts(&self) -> (u64, u64) {
+        (
+            self.requests.load(Ordering::Relaxed),
+            self.failures.load(Ordering::Relaxed),
+        )
+    }
+
+    /// It answered a try.
+    pub(super) fn answered(&self, took: Duration, now: Instant, limits: Option<EjectionLimits>) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.load.answered(took, now);
+        if let Some(limits) = limits
+            && self.has_failed.load(Ordering::Relaxed)
+        {
+            let mut health = self.health();
+            health.succeeded(now, limits);
+            self.has_failed
+                .store(*health != EndpointHealth::default(), Ordering::Relaxed);
+        }
+    }
+
+    /// It failed a try. Says for how long it is out of rotation, if it is from now on.
+    pub(super) fn failed(
+        &self,
+        now: Instant,
+        limits: Option<EjectionLimits>,
+        peers: &[std::sync::Arc<Self>],
+    ) -> Option<Duration> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.load.failed(now);
+        let limits = limits?;
+        let out = peers.iter().filter(|peer| !peer.is_healthy(now)).count();
+        let mut health = self.health();
+        self.has_failed.store(true, Ordering::Relaxed);
+        health.failed(now, limits, out, peers.len())
+    }
+
+    fn health(&self) -> std::sync::MutexGuard<'_, EndpointHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,114 @@
+//! A policy as the configuration has it, made ready for use.
+
+use std::time::Duration;
+
+use crate::{
+    config,
+    policy::{
+        adaptive_timeout::AdaptiveLimits,
+        backoff::Backoff,
+        balance::{Algorithm, HashKey},
+        ejection::EjectionLimits,
+        retry::{RetryCondition, RetryPolicy},
+        retry_budget::BudgetLimits,
+    },
+};
+
+/// A policy made ready for use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// For a connection to come about.
+    pub connect: Duration,
+    /// For a request with all its tries.
+    pub request: Option<Duration>,
+    /// For one try.
+    pub per_try: Option<Duration>,
+    /// For what does not move.
+    pub idle: Duration,
+    /// For one try, by the average.
+    pub adaptive: Option<AdaptiveLimits>,
+    /// Header with the milliseconds that a caller has left, in lower case.
+    pub timeout_header: http::HeaderName,
+    /// When to try again.
+    pub retries: Option<Retries>,
+    /// How endpoints are picked.
+    pub algorithm: Algorithm,
+    /// What consistent hashing goes by.
+    pub hash_key: Option<HashKey>,
+    /// When endpoints are taken out.
+    pub ejection: Option<EjectionLimits>,
+}
+
+/// When to try again, and how much that may cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retries {
+    /// When.
+    pub policy: RetryPolicy,
+    /// How many at once.
+    pub budget: BudgetLimits,
+    /// How much of a body is kept for them, in bytes.
+    pub buffer: usize,
+}
+
+impl From<&config::Policy> for Policy {
+    fn from(policy: &config::Policy) -> Self {
+        let timeouts = &policy.timeouts;
+        Self {
+            connect: timeouts.connect.get(),
+            request: timeouts.request.map(config::Timespan::get),
+            per_try: timeouts.per_try.map(config::Timespan::get),
+            idle: timeouts.idle.get(),
+            adaptive: timeouts.adaptive.as_ref().map(|adaptive| AdaptiveLimits {
+                target: adaptive.target.get(),
+                max: adaptive.max.get(),
+                window: adaptive.window,
+            }),
+            // Validated before.
+            timeout_header: timeouts
+                .header
+                .parse()
+                .unwrap_or_else(|_| http::HeaderName::from_static("x-request-timeout-ms")),
+            retries: policy.retries.as_ref().map(Retries::from),
+            algorithm: match policy.balance.algorithm {
+                config::BalanceAlgorithm::RoundRobin => Algorithm::RoundRobin,
+                config::BalanceAlgorithm::Random => Algorithm::Random,
+                config::BalanceAlgorithm::LeastRequest => Algorithm::LeastRequest,
+                config::BalanceAlgorithm::PeakEwma => Algorithm::PeakEwma,
+                config::BalanceAlgorithm::ConsistentHash => Algorithm::ConsistentHash,
+            },
+            hash_key: policy.balance.key.as_deref().and_then(HashKey::parse),
+            ejection: policy
+                .breaker
+                .ejection
+                .as_ref()
+                .map(|ejection| EjectionLimits {
+                    consecutive: ejection.consecutive,
+                    base: ejection.base.get(),
+                    max: ejection.max.get(),
+                    at_most: ejection.at_most,
+                }),
+        }
+    }
+}
+
+impl From<&config::Retries> for Retries {
+    fn from(retries: &config::Retries) -> Self {
+        let on = retries.on.iter();
+        Self {
+            policy: RetryPolicy {
+                attempts: retries.attempts,
+                on: on.filter_map(|on| RetryCondition::parse(on)).collect(),
+                all_methods: retries.all_methods,
+                backoff: Backoff {
+                    base: retries.backoff.base.get(),
+                    max: retries.backoff.max.get(),
+                },
+            },
+            budget: BudgetLimits {
+                ratio: retries.budget.ratio,
+                floor: retries.budget.floor,
+            },
+            buffer: retries.buffer_bytes as usize,
+        }
+    }
+}

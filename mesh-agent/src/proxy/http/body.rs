@@ -1,0 +1,211 @@
+//! The bodies of answers, as they go to the client.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{exchange::Tunnel, reason::Reason, try_guard::TryGuard, upstream::http1::Answer};
+use crate::policy::deadline::Deadline;
+
+/// What bodies fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer: a server's, with all that ends when it does, or the agent's own.
+pub struct AnswerBody {
+    source: Source,
+    /// What was read ahead.
+    first: Option<Frame<Bytes>>,
+    limits: Option<Limits>,
+    /// A call of gRPC is told in its trailers that it ran out of time.
+    is_grpc: bool,
+    _guard: Option<TryGuard>,
+}
+
+enum Source {
+    None,
+    Own(Bytes),
+    Http1(Box<Answer>),
+    Http2(Incoming),
+}
+
+/// Until when the body must go on.
+struct Limits {
+    deadline: Deadline,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The timer stands for the present wait.
+    is_armed: bool,
+}
+
+impl AnswerBody {
+    /// No bytes at all.
+    pub const fn empty() -> Self {
+        Self::new(Source::None)
+    }
+
+    /// These bytes.
+    pub const fn of(bytes: Bytes) -> Self {
+        Self::new(Source::Own(bytes))
+    }
+
+    /// What comes over a connection that nobody else uses.
+    pub fn http1(answer: Answer) -> Self {
+        Self::new(Source::Http1(Box::new(answer)))
+    }
+
+    /// What comes over a stream.
+    pub const fn http2(incoming: Incoming) -> Self {
+        Self::new(Source::Http2(incoming))
+    }
+
+    const fn new(source: Source) -> Self {
+        Self {
+            source,
+            first: None,
+            limits: None,
+            is_grpc: false,
+            _guard: None,
+        }
+    }
+
+    /// The same, which ends with an error when it has not ended at `deadline` or when nothing comes for
+    /// `idle`, and keeps `guard` for as long as it lives.
+    pub fn bounded(
+        self,
+        deadline: Deadline,
+        idle: Duration,
+        is_grpc: bool,
+        guard: TryGuard,
+    ) -> Self {
+        let limits = Limits {
+            deadline,
+            idle,
+            timer: None,
+            is_armed: false,
+        };
+        Self {
+            limits: Some(limits),
+            is_grpc,
+            _guard: Some(guard),
+            ..self
+        }
+    }
+
+    /// The connection that the answer came over, once the server switched protocols.
+    pub async fn into_tunnel(self) -> Option<Tunnel> {
+        match self.source {
+            Source::Http1(answer) => answer.into_tunnel().await,
+            _ => None,
+        }
+    }
+
+    /// Reads the first frame ahead. `None` at the end.
+    pub async fn read_ahead(&mut self) -> Option<Result<&Frame<Bytes>, BoxError>> {
+        use http_body_util::BodyExt as _;
+        match self.frame().await? {
+            Ok(frame) => Some(Ok(self.first.insert(frame))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        let polled = match &mut this.source {
+            Source::None => return Poll::Ready(None),
+            Source::Own(bytes) => {
+                let bytes = std::mem::take(bytes);
+                let frame = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
+                return Poll::Ready(frame);
+            }
+            Source::Http1(answer) => answer.poll_frame(context),
+            Source::Http2(incoming) => Pin::new(incoming).poll_frame(context).map_err(Into::into),
+        };
+        let Some(limits) = &mut this.limits else {
+            return polled;
+        };
+        if polled.is_ready() {
+            limits.is_armed = false;
+            return polled;
+        }
+        if limits.poll_expired(context).is_pending() {
+            return Poll::Pending;
+        }
+        // Closes the connection or resets the stream to the server.
+        this.source = Source::None;
+        Poll::Ready(Some(if this.is_grpc {
+            Ok(Frame::trailers(Reason::RequestTimeout.trailers()))
+        } else {
+            Err("the answer took too long".into())
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none()
+            && match &self.source {
+                Source::None => true,
+                Source::Own(bytes) => bytes.is_empty(),
+                Source::Http1(answer) => answer.is_end_stream(),
+                Source::Http2(incoming) => incoming.is_end_stream(),
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.first.is_some() {
+            return SizeHint::default();
+        }
+        match &self.source {
+            Source::None => SizeHint::with_exact(0),
+            Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Http1(answer) => answer.size_hint(),
+            Source::Http2(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl Limits {
+    /// Called while nothing comes.
+    fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.is_armed {
+            let until = Instant::now() + self.idle;
+            let until = self.deadline.at().map_or(until, |at| until.min(at.into()));
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(until),
+                None => self.timer = Some(Box::pin(sleep_until(until))),
+            }
+            self.is_armed = true;
+        }
+        self.timer
+            .as_mut()
+            .map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
+    }
+}
+
+impl Reason {
+    /// The end of a gRPC call whose answer has begun.
+    fn trailers(self) -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static(self.grpc_status()));
+        trailers.insert("grpc-message", HeaderValue::from_static(self.code()));
+        trailers.insert(super::reason::REASON, HeaderValue::from_static(self.code()));
+        trailers
+    }
+}

@@ -1,0 +1,370 @@
+//! One request: its tries, until one of them is good enough or none is left.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::{net::TcpStream, time};
+
+use super::{
+    body::AnswerBody,
+    deadlines, headers,
+    pushback::pushback,
+    reason::{Reason, is_grpc},
+    request_body::{KeptBody, TryBody},
+    session::Session,
+    tries::{TryError, send},
+    try_guard::TryGuard,
+};
+use crate::{
+    policy::{
+        deadline::Deadline,
+        retry::{HasHeader, Repeatable, TryOutcome},
+        retry_budget::{BudgetLimits, FurtherTry},
+    },
+    proxy::destinations::{Destination, RequestCounters, Retries},
+};
+
+/// A connection to a server that is the client's own from now on, and what the server said already.
+pub type Tunnel = (TcpStream, Bytes);
+
+/// Answers a request. With a tunnel, the client's connection is to be joined to that after the answer.
+pub async fn exchange(
+    session: &Session,
+    request: Request<Incoming>,
+) -> (Response<AnswerBody>, Option<Tunnel>) {
+    let destination = session.destination(&request);
+    let counters = &destination.counters;
+    let is_grpc = is_grpc(request.headers());
+    let answered = Exchange::new(session, &destination, request, is_grpc)
+        .run()
+        .await;
+    let (response, tunnel) = match answered {
+        Ok(answered) => answered,
+        Err(reason) => {
+            RequestCounters::count(&counters.own_answers[reason as usize]);
+            (reason.answer(is_grpc), None)
+        }
+    };
+    let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
+    RequestCounters::count(&counters.answered[class]);
+    (response, tunnel)
+}
+
+struct Exchange<'a> {
+    session: &'a Session,
+    destination: &'a Arc<Destination>,
+    head: Parts,
+    body: Sent,
+    /// What consistent hashing goes by.
+    key: Option<u64>,
+    deadline: Deadline,
+    is_grpc: bool,
+    upgrade: Option<http::HeaderValue>,
+}
+
+/// The request's body, before the try that it goes with.
+enum Sent {
+    Empty,
+    Once(Option<Incoming>),
+    Kept(KeptBody),
+}
+
+impl Sent {
+    fn new(body: Incoming, retries: Option<&Retries>, is_http2: bool) -> Self {
+        let retries = retries.filter(|retries| retries.policy.attempts > 0);
+        match retries.map(|retries| retries.buffer) {
+            _ if body.is_end_stream() => Self::Empty,
+            Some(most) => Self::Kept(KeptBody::new(body, most)),
+            None if is_http2 => Self::Kept(KeptBody::new(body, KEPT_FOR_REFUSED)),
+            None => Self::Once(Some(body)),
+        }
+    }
+
+    fn begin(&mut self) -> TryBody {
+        match self {
+            Self::Empty => TryBody::Empty,
+            Self::Once(body) => body.take().map_or(TryBody::Empty, TryBody::Once),
+            Self::Kept(body) => body.begin(),
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Once(_) => false,
+            Self::Kept(body) => body.is_whole(),
+        }
+    }
+}
+
+impl<'a> Exchange<'a> {
+    fn new(
+        session: &'a Session,
+        destination: &'a Arc<Destination>,
+        request: Request<Incoming>,
+        is_grpc: bool,
+    ) -> Self {
+        let policy = &destination.policy;
+        let key = policy
+            .hash_key
+            .as_ref()
+            .and_then(|key| session.hash(&request, key));
+        let (mut head, body) = request.into_parts();
+        let upgrade = headers::strip_hop_by_hop(&mut head.headers);
+        let deadline = deadlines::of(&head.headers, policy, is_grpc, Instant::now());
+        // An upgraded connection has no end that could be waited for.
+        let deadline = if upgrade.is_some() {
+            Deadline::NONE
+        } else {
+            deadline
+        };
+        if let Some(protocol) = &upgrade {
+            headers::set_upgrade(&mut head.headers, protocol.clone());
+        }
+        let retries = policy.retries.as_ref().filter(|_| upgrade.is_none());
+        Self {
+            session,
+            destination,
+            body: Sent::new(body, retries, head.version == Version::HTTP_2),
+            head,
+            key,
+            deadline,
+            is_grpc,
+            upgrade,
+        }
+    }
+
+    async fn run(mut self) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
+        if self.head.method == Method::CONNECT {
+            return Err(Reason::ConnectMethod);
+        }
+        let active = self.destination.budget.begin();
+        let deadline = self.deadline;
+        let tries = self.tries();
+        let (mut response, mut guard) = match deadline.at() {
+            None => tries.await?,
+            Some(at) => time::timeout_at(at.into(), tries)
+                .await
+                .map_err(|_late| Reason::RequestTimeout)??,
+        };
+        guard.request = Some(active);
+        let protocol = headers::strip_hop_by_hop(response.headers_mut());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && self.upgrade.is_some() {
+            return switch_protocols(response, protocol).await;
+        }
+        let idle = self.destination.policy.idle;
+        let response = response.map(|body| body.bounded(deadline, idle, self.is_grpc, guard));
+        Ok((response, None))
+    }
+
+    async fn tries(&mut self) -> Result<(Response<AnswerBody>, TryGuard), Reason> {
+        let destination = Arc::clone(self.destination);
+        let retries = destination.policy.retries.as_ref();
+        let mut tried: Vec<SocketAddr> = Vec::new();
+        let mut place: Option<FurtherTry> = None;
+        let mut further = 0;
+        let mut was_stale = false;
+        let mut refused = 0;
+        loop {
+            let now = Instant::now();
+            let endpoint = destination
+                .pick(self.key, &tried, now)
+                .ok_or(Reason::NoEndpoint)?;
+            let guard = TryGuard::new(Arc::clone(&endpoint), place.take());
+            let mut outcome = self.one_try(endpoint.address, now).await;
+            let took = now.elapsed();
+            // RFC 9112, 9.3.1; once, and the place is that of a further try.
+            if matches!(outcome, Err(TryError::Stale(_)))
+                && !was_stale
+                && self.head.method.is_idempotent()
+                && self.body.is_whole()
+                && let Some(taken) = destination
+                    .budget
+                    .take(retries.map_or(STALE, |it| it.budget))
+            {
+                RequestCounters::count(&destination.counters.retries);
+                was_stale = true;
+                place = Some(taken);
+                continue;
+            }
+            // gRFC A6, "transparent retries": the server has not seen it, so it does not count.
+            if matches!(outcome, Err(TryError::Refused))
+                && refused < MOST_REFUSED
+                && self.body.is_whole()
+            {
+                refused += 1;
+                continue;
+            }
+            if let Err(error) = &outcome {
+                let (name, server) = (&destination.name, endpoint.address);
+                tracing::debug!("destination {name}: {} {server}: {error}", self.head.method);
+            }
+            let retries = retries.filter(|_| self.upgrade.is_none());
+            let is_last = retries.is_none_or(|retries| further >= retries.policy.attempts);
+            let grpc_status = match &mut outcome {
+                Ok(answer) if self.is_grpc => {
+                    grpc_status(answer, retries.filter(|_| !is_last)).await
+                }
+                _ => None,
+            };
+            if is_failure(&outcome, grpc_status) {
+                destination.failed(&endpoint, took, Instant::now());
+            } else {
+                destination.answered(&endpoint, took, Instant::now());
+            }
+            let again = retries.and_then(|retries| {
+                let next = self.next(retries, &outcome, grpc_status, further)?;
+                let place = destination.budget.take(retries.budget);
+                if place.is_none() {
+                    RequestCounters::count(&destination.counters.over_budget);
+                }
+                Some((next, place?))
+            });
+            match (again, outcome) {
+                (Some((wait, taken)), _) => {
+                    RequestCounters::count(&destination.counters.retries);
+                    drop(guard);
+                    place = Some(taken);
+                    tried.push(endpoint.address);
+                    further += 1;
+                    time::sleep(wait).await;
+                }
+                (None, Ok(answer)) => return Ok((answer, guard)),
+                (None, Err(error)) => return Err(error.reason()),
+            }
+        }
+    }
+
+    async fn one_try(
+        &mut self,
+        server: SocketAddr,
+        now: Instant,
+    ) -> Result<Response<AnswerBody>, TryError> {
+        let limit = self
+            .destination
+            .try_timeout()
+            .filter(|_| self.upgrade.is_none());
+        let mut head = self.head.clone();
+        let left = self.deadline.within(limit, now);
+        deadlines::pass_on(
+            &mut head.headers,
+            &self.destination.policy,
+            self.is_grpc,
+            left.left(now),
+        );
+        let request = Request::from_parts(head, self.body.begin());
+        let sending = send(
+            self.session,
+            self.destination,
+            server,
+            request,
+            self.deadline.left(now),
+        );
+        match limit.filter(|limit| self.deadline.left(now).is_none_or(|left| *limit < left)) {
+            None => sending.await,
+            Some(limit) => time::timeout(limit, sending)
+                .await
+                .unwrap_or(Err(TryError::Timeout)),
+        }
+    }
+
+    fn next(
+        &self,
+        retries: &Retries,
+        outcome: &Result<Response<AnswerBody>, TryError>,
+        grpc_status: Option<u8>,
+        further: u32,
+    ) -> Option<std::time::Duration> {
+        let request = Repeatable {
+            is_idempotent: self.head.method.is_idempotent(),
+            has_body: self.body.is_whole(),
+        };
+        let asked = outcome.as_ref().map(|answer| pushback(answer.headers()));
+        let seen = match outcome {
+            Err(error) => error.outcome(),
+            Ok(answer) => TryOutcome::Answer {
+                status: answer.status().as_u16(),
+                grpc_status,
+                headers: answer.headers(),
+            },
+        };
+        let left = self.deadline.left(Instant::now());
+        let next = retries.policy.next(
+            seen,
+            request,
+            further,
+            asked.unwrap_or_default(),
+            left,
+            rand::random(),
+        );
+        next.ok()
+    }
+}
+
+impl HasHeader for HeaderMap {
+    fn has_header(&self, name: &str) -> bool {
+        self.contains_key(name)
+    }
+}
+
+/// What counts against a server: no answer, a 5xx, or a gRPC status that says it could not.
+fn is_failure(outcome: &Result<Response<AnswerBody>, TryError>, grpc_status: Option<u8>) -> bool {
+    const UNAVAILABLE: u8 = 14;
+    match outcome {
+        Err(_) => true,
+        Ok(answer) => answer.status().is_server_error() || grpc_status == Some(UNAVAILABLE),
+    }
+}
+
+/// How often a request goes to the server again that refused it, on another connection.
+const MOST_REFUSED: u32 = 2;
+
+/// How much of a request's body is kept for when an HTTP/2 server refuses it, where the policy has no
+/// retries, in bytes.
+const KEPT_FOR_REFUSED: usize = 64 << 10;
+
+/// How many requests at once may be sent again because a kept connection had ended, where the policy has
+/// no budget: as its default.
+const STALE: BudgetLimits = BudgetLimits {
+    ratio: 0.2,
+    floor: 3,
+};
+
+/// How long trailers that come without an answer's body are waited for: servers that fail send them
+/// in the same breath as the headers.
+const TRAILERS_AT_ONCE: time::Duration = time::Duration::from_millis(10);
+
+/// The gRPC status, if it is known before the body is passed on: from the headers, or, if there are
+/// `retries` to be decided on, from trailers that come at once.
+async fn grpc_status(answer: &mut Response<AnswerBody>, retries: Option<&Retries>) -> Option<u8> {
+    let read = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+    if let Some(status) = read(answer.headers()) {
+        return Some(status);
+    }
+    retries.filter(|retries| retries.policy.looks_at_trailers())?;
+    let first = time::timeout(TRAILERS_AT_ONCE, answer.body_mut().read_ahead());
+    read(first.await.ok()??.ok()?.trailers_ref()?)
+}
+
+/// The answer to the client, and the connection that is its own from now on.
+async fn switch_protocols(
+    response: Response<AnswerBody>,
+    protocol: Option<http::HeaderValue>,
+) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
+    let (mut head, body) = response.into_parts();
+    let tunnel = body.into_tunnel().await.ok_or(Reason::UpstreamReset)?;
+    // That of the server's connection; the client's has its own.
+    head.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    head.headers.remove(header::CONTENT_LENGTH);
+    if let Some(protocol) = protocol {
+        headers::set_upgrade(&mut head.headers, protocol);
+    }
+    head.version = Version::HTTP_11;
+    Ok((
+        Response::from_parts(head, AnswerBody::empty()),
+        Some(tunnel),
+    ))
+}

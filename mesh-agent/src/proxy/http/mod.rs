@@ -1,0 +1,20 @@
+//! HTTP/1 and HTTP/2 between apps and the servers of their destinations.
+
+mod body;
+mod client_io;
+mod deadlines;
+mod exchange;
+mod headers;
+mod pushback;
+mod reason;
+mod request_body;
+mod server;
+mod session;
+mod tries;
+mod try_guard;
+mod upstream;
+
+pub use reason::Reason;
+pub use server::{serve_http1, serve_http2};
+pub use session::Session;
+pub use upstream::{Key, Pools, http1::Upstream};

@@ -1,0 +1,121 @@
+//! Answers that the agent makes itself, each with the reason.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use super::body::AnswerBody;
+
+/// The header that has the reason for every answer the agent made itself.
+pub const REASON: HeaderName = HeaderName::from_static("x-mesh-reason");
+
+/// Why the agent answered itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No server could be connected to.
+    ConnectFailure,
+    /// No connection came about in time.
+    ConnectTimeout,
+    /// The server ended the connection or stream before it answered.
+    UpstreamReset,
+    /// The server refused the stream.
+    RefusedStream,
+    /// No try was answered in its time.
+    PerTryTimeout,
+    /// The request with all its tries took too long.
+    RequestTimeout,
+    /// The destination has no servers.
+    NoEndpoint,
+    /// CONNECT is not forwarded.
+    ConnectMethod,
+}
+
+impl Reason {
+    /// All of them, each at the place of its number.
+    pub const ALL: [Self; 8] = [
+        Self::ConnectFailure,
+        Self::ConnectTimeout,
+        Self::UpstreamReset,
+        Self::RefusedStream,
+        Self::PerTryTimeout,
+        Self::RequestTimeout,
+        Self::NoEndpoint,
+        Self::ConnectMethod,
+    ];
+
+    /// The code in header, log and metrics.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::ConnectFailure => "connect_failure",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::UpstreamReset => "upstream_reset",
+            Self::RefusedStream => "refused_stream",
+            Self::PerTryTimeout => "per_try_timeout",
+            Self::RequestTimeout => "request_timeout",
+            Self::NoEndpoint => "no_endpoint",
+            Self::ConnectMethod => "connect_method",
+        }
+    }
+
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::ConnectFailure | Self::NoEndpoint | Self::RefusedStream => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::UpstreamReset => StatusCode::BAD_GATEWAY,
+            Self::ConnectTimeout | Self::PerTryTimeout | Self::RequestTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::ConnectMethod => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    /// `status.proto` of gRPC.
+    pub(super) const fn grpc_status(self) -> &'static str {
+        match self {
+            Self::RequestTimeout | Self::PerTryTimeout => "4",
+            Self::ConnectMethod => "13",
+            _ => "14",
+        }
+    }
+
+    /// The answer to a request, which may be a call of gRPC.
+    pub(super) fn answer(self, is_grpc: bool) -> Response<AnswerBody> {
+        let text = format!("{self}\n");
+        let mut response = Response::new(if is_grpc {
+            AnswerBody::empty()
+        } else {
+            AnswerBody::of(Bytes::from(text))
+        });
+        let headers = response.headers_mut();
+        headers.insert(REASON, HeaderValue::from_static(self.code()));
+        if is_grpc {
+            // Trailers only: the status is in the headers, and the stream ends with them.
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            );
+            headers.insert("grpc-status", HeaderValue::from_static(self.grpc_status()));
+            headers.insert("grpc-message", HeaderValue::from_static(self.code()));
+        } else {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            *response.status_mut() = self.status();
+        }
+        response
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mesh-agent: {}", self.code())
+    }
+}
+
+/// Whether these are the headers of a gRPC call or answer.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}

@@ -1,0 +1,173 @@
+//! The bodies of requests, as they go to a server: once, or kept for further tries.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// The body of one try.
+#[derive(Debug)]
+pub enum TryBody {
+    /// There is none.
+    Empty,
+    /// The only try.
+    Once(Incoming),
+    /// One of several.
+    Kept(KeptTry),
+}
+
+/// A body that further tries can send again, as long as it is not too long.
+#[derive(Clone, Debug)]
+pub struct KeptBody(Arc<Mutex<Kept>>);
+
+/// A try's turn through a kept body.
+#[derive(Debug)]
+pub struct KeptTry {
+    body: KeptBody,
+    /// How many of the kept frames it has sent.
+    next: usize,
+    size: SizeHint,
+}
+
+#[derive(Debug)]
+struct Kept {
+    incoming: Incoming,
+    frames: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+    /// Bytes kept, and how many may be.
+    length: usize,
+    limit: usize,
+    /// The body was too long: what was sent is not there any more.
+    is_gone: bool,
+    has_ended: bool,
+    size: SizeHint,
+}
+
+impl KeptBody {
+    /// Keeps up to `limit` bytes.
+    pub fn new(incoming: Incoming, limit: usize) -> Self {
+        let size = incoming.size_hint();
+        // One that is known to be too long is not kept in vain.
+        let is_gone = size.lower() > limit as u64;
+        Self(Arc::new(Mutex::new(Kept {
+            incoming,
+            frames: VecDeque::new(),
+            trailers: None,
+            length: 0,
+            limit,
+            is_gone,
+            has_ended: false,
+            size,
+        })))
+    }
+
+    /// Whether another try can send it from its beginning.
+    pub fn is_whole(&self) -> bool {
+        !self.lock().is_gone
+    }
+
+    /// The body of a try.
+    pub fn begin(&self) -> TryBody {
+        TryBody::Kept(KeptTry {
+            body: self.clone(),
+            next: 0,
+            size: self.lock().size,
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KeptTry {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut kept = self.body.lock();
+        if let Some(bytes) = kept.frames.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(bytes.clone()))));
+        }
+        if kept.has_ended {
+            let is_new = self.next == kept.frames.len();
+            self.next += 1;
+            let trailers = kept.trailers.clone().filter(|_| is_new);
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(Pin::new(&mut kept.incoming).poll_frame(context));
+        match frame {
+            None => kept.has_ended = true,
+            Some(Err(_)) => kept.is_gone = true,
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    kept.trailers = Some(trailers.clone());
+                    kept.has_ended = true;
+                    // These are sent now.
+                    self.next = kept.frames.len() + 1;
+                } else if let Some(bytes) = frame.data_ref() {
+                    kept.length += bytes.len();
+                    if kept.length > kept.limit {
+                        kept.is_gone = true;
+                        kept.frames.clear();
+                        self.next = 0;
+                    }
+                    if !kept.is_gone {
+                        kept.frames.push_back(bytes.clone());
+                        self.next += 1;
+                    }
+                    kept.has_ended = kept.incoming.is_end_stream();
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let kept = self.body.lock();
+        kept.has_ended
+            && self.next >= kept.frames.len()
+            && (kept.trailers.is_none() || self.next > kept.frames.len())
+    }
+}
+
+impl Body for TryBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Once(incoming) => Pin::new(incoming).poll_frame(context),
+            Self::Kept(kept) => kept.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Once(incoming) => incoming.is_end_stream(),
+            Self::Kept(kept) => kept.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Once(incoming) => incoming.size_hint(),
+            Self::Kept(kept) => kept.size,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Serves the requests of one client connection.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::Request;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+
+use super::{
+    client_io::ClientIo,
+    exchange::{Tunnel, exchange},
+    session::Session,
+};
+use crate::{
+    pods,
+    proxy::connection::{self, Moved},
+};
+
+/// Largest head of a request, in bytes, and most headers.
+const LARGEST_HEAD: usize = 64 << 10;
+const MOST_HEADERS: usize = 128;
+/// How long a client may take for the head of its first or next request.
+const HEAD_TIMEOUT: Duration = Duration::from_mins(5);
+/// How long a client that is still sending is listened to after the last answer: closing at once would
+/// take that answer from it.
+const LINGER: Duration = Duration::from_secs(1);
+/// As towards servers.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const MOST_STREAMS: u32 = 256;
+const KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// Serves HTTP/1 until the client or the agent ends the connection. `draining` completes when no more
+/// requests are to be taken.
+pub async fn serve_http1(
+    client: TcpStream,
+    session: Session,
+    moved: Arc<Moved>,
+    draining: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let tunnel: Mutex<Option<Tunnel>> = Mutex::default();
+    let (client, read, ended) = {
+        let service = service_fn(|request: Request<Incoming>| {
+            Box::pin(async {
+                let (response, joined) = exchange(&session, request).await;
+                if joined.is_some() {
+                    *tunnel.lock().unwrap_or_else(PoisonError::into_inner) = joined;
+                }
+                Ok::<_, Infallible>(response)
+            })
+        });
+        let io = TokioIo::new(ClientIo::new(client, Arc::clone(&moved)));
+        let mut connection = http1::Builder::new()
+            .half_close(true)
+            .preserve_header_case(true)
+            .auto_date_header(false)
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(LARGEST_HEAD)
+            .max_headers(MOST_HEADERS)
+            .serve_connection(io, service);
+        let mut draining = pin!(draining);
+        let mut is_draining = false;
+        let ended = poll_fn(|context| {
+            if !is_draining && draining.as_mut().poll(context).is_ready() {
+                is_draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            connection.poll_without_shutdown(context)
+        })
+        .await;
+        let parts = connection.into_parts();
+        (parts.io.into_inner().into_inner(), parts.read_buf, ended)
+    };
+    let tunnel = tunnel.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match (ended, tunnel) {
+        (Ok(()), Some((server, said))) => join(client, &read, server, &said, &moved).await,
+        (Ok(()), None) => close(client).await,
+        (Err(error), _) if error.is_parse() || error.is_timeout() => close(client).await,
+        // Dropped: a reset, as the server's end was one, or the client's.
+        (Err(error), _) => Err(io::Error::other(error)),
+    }
+}
+
+/// Serves HTTP/2 until the client or the agent ends the connection.
+pub async fn serve_http2(
+    client: TcpStream,
+    session: Session,
+    moved: Arc<Moved>,
+    draining: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let session = Arc::new(session);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let session = Arc::clone(&session);
+        async move { Ok::<_, Infallible>(exchange(&session, request).await.0) }
+    });
+    let io = TokioIo::new(ClientIo::new(client, moved));
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(LARGEST_HEAD as u32)
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    let mut draining = pin!(draining);
+    let mut is_draining = false;
+    poll_fn(|context| {
+        if !is_draining && draining.as_mut().poll(context).is_ready() {
+            is_draining = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    })
+    .await
+    .map_err(io::Error::other)
+}
+
+/// Joins a client and a server that switched protocols; both may have said something already.
+async fn join(
+    mut client: TcpStream,
+    read: &[u8],
+    mut server: TcpStream,
+    said: &[u8],
+    moved: &Moved,
+) -> io::Result<()> {
+    server.write_all(read).await?;
+    client.write_all(said).await?;
+    connection::join(&client, &server, moved).await
+}
+
+/// Ends a connection whose last answer is written, so that the client can read it to its end.
+async fn close(mut client: TcpStream) -> io::Result<()> {
+    client.shutdown().await?;
+    let _late = timeout(LINGER, discard_until_end(&client)).await;
+    pods::close_in_order(&client)
+}
+
+async fn discard_until_end(client: &TcpStream) {
+    loop {
+        if client.readable().await.is_err() {
+            return;
+        }
+        let mut nothing = [0; 4096];
+        match client.try_read(&mut nothing) {
+            Ok(0) => return,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! One try of a request: a connection, and the request on it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::{Request, Response, Version};
+
+use super::{
+    body::AnswerBody,
+    reason::Reason,
+    request_body::TryBody,
+    session::Session,
+    upstream::{
+        ConnectError, Key,
+        http1::{self, Upstream},
+        http2,
+    },
+};
+use crate::{policy::retry::TryOutcome, proxy::destinations::Destination};
+
+/// Why a try has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum TryError {
+    /// No connection came about.
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    /// No connection came about in time.
+    #[error("no connection in time")]
+    ConnectTimeout,
+    /// The server has not begun with it.
+    #[error("refused")]
+    Refused,
+    /// The connection or the stream ended first.
+    #[error("no answer: {0}")]
+    Reset(hyper::Error),
+    /// The same on a connection that was kept: its server may have closed it at the very moment that
+    /// the request was sent.
+    #[error("no answer on a kept connection: {0}")]
+    Stale(hyper::Error),
+    /// It took too long.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+impl TryError {
+    /// As the retry policy sees it.
+    pub const fn outcome(&self) -> TryOutcome<'static> {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout => TryOutcome::ConnectFailure,
+            Self::Refused => TryOutcome::RefusedStream,
+            Self::Reset(_) | Self::Stale(_) => TryOutcome::Reset,
+            Self::Timeout => TryOutcome::PerTryTimeout,
+        }
+    }
+
+    /// As the client is told.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Connect(_) => Reason::ConnectFailure,
+            Self::ConnectTimeout => Reason::ConnectTimeout,
+            Self::Refused => Reason::RefusedStream,
+            Self::Reset(_) | Self::Stale(_) => Reason::UpstreamReset,
+            Self::Timeout => Reason::PerTryTimeout,
+        }
+    }
+}
+
+impl From<ConnectError> for TryError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Failed(error) => Self::Connect(error),
+            ConnectError::Timeout => Self::ConnectTimeout,
+        }
+    }
+}
+
+/// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline.
+pub async fn send(
+    session: &Session,
+    destination: &Destination,
+    server: SocketAddr,
+    request: Request<TryBody>,
+    left: Option<Duration>,
+) -> Result<Response<AnswerBody>, TryError> {
+    let policy = &destination.policy;
+    let key = Key {
+        server,
+        source: session.source,
+    };
+    let within = left.map_or(policy.connect, |left| left.min(policy.connect));
+    if request.version() == Version::HTTP_2 {
+        send_http2(session, key, request, within).await
+    } else {
+        send_http1(session, key, request, within, policy.idle).await
+    }
+}
+
+async fn send_http1(
+    session: &Session,
+    key: Key,
+    mut request: Request<TryBody>,
+    within: Duration,
+    idle: Duration,
+) -> Result<Response<AnswerBody>, TryError> {
+    let pod = &session.pod;
+    loop {
+        let upstream = match pod.pools.http1.take(key).await {
+            Some(upstream) => upstream,
+            None => Upstream::connect(pod, key, within, idle).await?,
+        };
+        let is_reused = upstream.is_reused;
+        match upstream.send(request, pod).await {
+            Ok(response) => {
+                let (mut head, body) = response.into_parts();
+                head.version = Version::HTTP_11;
+                return Ok(Response::from_parts(head, AnswerBody::http1(body)));
+            }
+            Err(http1::SendError::NotSent(unsent, _)) if is_reused => request = *unsent,
+            Err(http1::SendError::Reset(error)) if is_reused => return Err(TryError::Stale(error)),
+            Err(http1::SendError::NotSent(_, error) | http1::SendError::Reset(error)) => {
+                return Err(TryError::Reset(error));
+            }
+        }
+    }
+}
+
+async fn send_http2(
+    session: &Session,
+    key: Key,
+    request: Request<TryBody>,
+    within: Duration,
+) -> Result<Response<AnswerBody>, TryError> {
+    let pool = &session.pod.pools.http2;
+    let connection = pool.connection(&session.pod, key, within).await?;
+    match http2::send(connection, request).await {
+        Ok(response) => Ok(response.map(AnswerBody::http2)),
+        Err(http2::SendError::Refused) => Err(TryError::Refused),
+        Err(http2::SendError::Reset(error)) => Err(TryError::Reset(error)),
+    }
+}

@@ -1,0 +1,64 @@
+//! Connections to servers, kept for the requests to come. Each pod has its own: they are made in its
+//! network namespace.
+
+pub mod http1;
+pub mod http2;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
+
+use crate::proxy::{PodProxy, upstream};
+
+/// What distinguishes connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The server.
+    pub server: SocketAddr,
+    /// The address that the app had bound its socket to.
+    pub source: Option<IpAddr>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// It was refused, or cannot be made here.
+    Failed(io::Error),
+    /// It took too long.
+    Timeout,
+}
+
+/// The kept connections of one pod.
+#[derive(Debug, Default)]
+pub struct Pools {
+    /// HTTP/1 connections that carry no request.
+    pub http1: http1::Pool,
+    /// HTTP/2 connections.
+    pub http2: http2::Pool,
+}
+
+impl Pools {
+    /// Forgets connections that are of no use any more.
+    pub fn sweep(&self) {
+        self.http1.sweep();
+        self.http2.sweep();
+    }
+}
+
+/// Connects from inside the pod.
+async fn connect(
+    pod: &Arc<PodProxy>,
+    key: Key,
+    within: Duration,
+) -> Result<TcpStream, ConnectError> {
+    let connecting = upstream::connect(&pod.netns, &pod.maps, key.server, key.source);
+    match tokio::time::timeout(within, connecting).await {
+        Ok(connected) => connected.map_err(ConnectError::Failed),
+        Err(_elapsed) => Err(ConnectError::Timeout),
+    }
+}

@@ -1,0 +1,242 @@
+//! What comes out is what went in.
+
+use anyhow::{Context as _, ensure};
+use mesh_tests::scenario;
+
+use super::{PORT, WEB, Web, asked};
+use crate::peers::{SERVER, at};
+
+#[test]
+fn answers_and_requests_arrive_as_they_were() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let _agent = web.agent(node, "{}")?;
+        let direct = format!("http://{}", at(SERVER, PORT));
+        let head = [
+            "-H",
+            "X-Own: 1",
+            "-H",
+            "X-Own: 2",
+            "-H",
+            "Te: trailers, gzip",
+            "-A",
+            "me",
+        ];
+        let through: Vec<String> = serde_json::from_str(&web.curl(&head, "/head?a=%2f&b")?)?;
+        let url = format!("{direct}/head?a=%2f&b");
+        let mut argv = vec!["curl", "-sS", "-H", "Host: 10.96.0.10"];
+        argv.extend(head);
+        argv.push(&url);
+        let plain: Vec<String> = serde_json::from_str(&web.server.run(argv)?.success()?)?;
+        let sorted = |lines: &[String]| {
+            let mut lines: Vec<String> = lines[1..].to_vec();
+            lines.sort_by_key(|line| line.to_lowercase());
+            lines
+        };
+        let expected: Vec<String> = sorted(&plain)
+            .into_iter()
+            .map(|line| match line.to_lowercase() {
+                lower if lower.starts_with("te:") => format!("{}: trailers", &line[..2]),
+                _ => line,
+            })
+            .collect();
+        ensure!(through[0] == plain[0], "{through:?} {plain:?}");
+        ensure!(sorted(&through) == expected, "{through:?} {plain:?}");
+
+        for (arguments, path) in [
+            (&["-i"][..], "/ok"),
+            (&["-i"], "/status?code=204"),
+            (&["-i"], "/status?code=304"),
+            (&["-i"], "/status?code=500"),
+            (&["-I"], "/ok"),
+            // But for the version, which is the agent's own.
+            (&["-0"], "/ok"),
+            (&["-i", "-X", "OPTIONS"], "/ok"),
+            (&["-i", "-X", "PURGE"], "/ok"),
+            (&["-i", "-d", ""], "/sum"),
+            (&["-i", "-H", "Expect: 100-continue", "-d", "a"], "/sum"),
+            (&["-i", "--raw", "-H", "Te: trailers"], "/trailers"),
+        ] {
+            let url = format!("{direct}{path}");
+            let argv = [&["curl", "-sS"][..], arguments, &[&url]].concat();
+            let plain = web.server.run(argv)?.success()?;
+            let through = web.curl(arguments, path)?;
+            let sorted = |text: &str| {
+                let mut lines: Vec<String> = text.lines().map(str::to_lowercase).collect();
+                lines.sort();
+                lines
+            };
+            ensure!(
+                sorted(&plain) == sorted(&through),
+                "{path}: {plain} {through}"
+            );
+        }
+        ensure!(web.curl(&["-i"], "/ok")?.contains("X-Mixed-CASE: kept"));
+        Ok(())
+    });
+}
+
+#[test]
+fn large_bodies_go_both_ways_whole() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let _agent = web.agent(node, "{}")?;
+        let file = web.client.scratch("body");
+        std::fs::write(&file, vec![b'z'; 20_000_000])?;
+        let upload = format!("@{}", file.display());
+        let sum = web
+            .client
+            .run(["sha256sum", &file.to_string_lossy()])?
+            .success()?;
+        let sum = sum.split_whitespace().next().context("no sum")?;
+        for more in [&[][..], &["-H", "Transfer-Encoding: chunked"]] {
+            let arguments = [&["-X", "POST", "--data-binary", &upload], more].concat();
+            let heard = web.curl(&arguments, "/sum")?;
+            ensure!(heard == format!("20000000 {sum}"), "{heard}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn connections_are_kept_for_the_next_request_and_closed_ones_are_noticed() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let _agent = web.agent(node, "{}")?;
+        for _ in 0..20 {
+            ensure!(web.status(&[], "/ok")?.0 == 200);
+        }
+        let log = Web::log(&web.server)?;
+        // One for all of them, and that of this question.
+        ensure!(asked(&log, "connections") <= 3, "{log}");
+        // The server closes after each without saying so.
+        for _ in 0..10 {
+            ensure!(web.curl(&[], "/close")? == "server");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let _agent = web.agent(node, "{}")?;
+        let request =
+            |path: &str, more: &str| format!("GET {path} HTTP/1.1\\r\\nHost: a\\r\\n{more}\\r\\n");
+        let all = request("/slow?ms=200", "")
+            + &request("/status?code=404", "")
+            + &request("/ok", "Connection: close\\r\\n");
+        let answers = web.raw(&[&all])?;
+        let statuses: Vec<&str> = answers
+            .split("HTTP/1.1 ")
+            .skip(1)
+            .map(|it| &it[..3])
+            .collect();
+        ensure!(statuses == ["200", "404", "200"], "{answers}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_switched_protocol_is_byte_exact_and_may_half_close() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let _agent = web.agent(
+            node,
+            "{timeouts: {request: 300ms, idle: 300ms}, retries: {}}",
+        )?;
+        let request = "GET /echo HTTP/1.1\\r\\nHost: a\\r\\nConnection: upgrade\\r\\nUpgrade: test\\r\\n\\r\\n";
+        // What follows at once, and what comes long after the request's time.
+        let heard = web.raw(&[
+            "--end",
+            "--wait",
+            "0.6",
+            &format!("{request}one"),
+            "two\\xff",
+            "three",
+        ])?;
+        let (head, rest) = heard.split_once("\r\n\r\n").context("no head")?;
+        ensure!(head.starts_with("HTTP/1.1 101"), "{heard}");
+        ensure!(head.to_lowercase().contains("upgrade: test"), "{heard}");
+        ensure!(
+            rest.starts_with("hionetwo") && rest.ends_with("threebye"),
+            "{heard}"
+        );
+        // A switch to HTTP/2 is not passed on: nobody would look into it.
+        let h2c = "GET /head HTTP/1.1\\r\\nHost: a\\r\\nConnection: Upgrade, HTTP2-Settings\\r\\n\
+                   Upgrade: h2c\\r\\nHTTP2-Settings: AAMAAABkAAQAAP__\\r\\n\\r\\n";
+        let heard = web.raw(&["--end", h2c])?.to_lowercase();
+        ensure!(
+            heard.starts_with("http/1.1 200") && !heard.contains("h2c"),
+            "{heard}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn connect_is_refused_with_the_reason() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let _agent = web.agent(node, "{}")?;
+        let heard = web.raw(&[
+            "--end",
+            "CONNECT a.b:443 HTTP/1.1\\r\\nHost: a.b:443\\r\\n\\r\\n",
+        ])?;
+        ensure!(
+            heard.starts_with("HTTP/1.1 405") && heard.contains("connect_method"),
+            "{heard}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn http2_is_spoken_on_both_sides() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let port = 8082;
+        let directory = web.server.scratch("nginx");
+        std::fs::create_dir_all(&directory)?;
+        let d = directory.display();
+        let file = directory.join("nginx.conf");
+        std::fs::write(
+            &file,
+            format!(
+                "daemon off; master_process off; pid {d}/pid; error_log {d}/error.log;\n\
+                 events {{}}\nhttp {{ access_log {d}/access.log; client_body_temp_path {d}/b; \
+                 proxy_temp_path {d}/p; fastcgi_temp_path {d}/f; uwsgi_temp_path {d}/u; \
+                 scgi_temp_path {d}/s; server {{ listen {port} http2; root {d}; \
+                 location / {{ return 200 \"$server_protocol $http_host\"; }} location /file {{ }} }} }}"
+            ),
+        )?;
+        std::fs::write(directory.join("file"), vec![b'f'; 5_000_000])?;
+        let error = directory.join("error.log");
+        let argv = [
+            "nginx",
+            "-e",
+            &error.to_string_lossy(),
+            "-c",
+            &file.to_string_lossy(),
+        ];
+        let _nginx = web.server.spawn(argv)?.listening(port)?;
+        let _agent = node.agent(&web.config(node, &[&at(SERVER, port)], "{}"))?;
+        let text = web.curl(&["--http2-prior-knowledge", "-w", " %{http_version}"], "/")?;
+        ensure!(text == format!("HTTP/2.0 {WEB} 2"), "{text}");
+        let size = [
+            "--http2-prior-knowledge",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{size_download}",
+        ];
+        ensure!(web.curl(&size, "/file")? == "5000000");
+        // Many streams on few connections.
+        let url = format!("http://{WEB}/");
+        let load = ["h2load", "-n", "5000", "-c", "4", "-m", "20", &url];
+        let text = web.client.run(load)?.success()?;
+        ensure!(text.contains("status codes: 5000 2xx"), "{text}");
+        Ok(())
+    });
+}
