@@ -41,7 +41,7 @@ fn a_request_in_single_bytes_is_one() {
             "--wait",
             "0.3",
             "GET /ok HT",
-            "TP/1.1\\r\\nConnection: close\\r\\n\\r\\n",
+            "TP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n",
         ];
         let answer = web.raw(&late)?;
         ensure!(answer.ends_with("server"), "{answer}");

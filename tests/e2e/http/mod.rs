@@ -4,6 +4,7 @@ mod balancing;
 mod detection;
 mod faithful;
 mod grpc;
+mod hostile;
 mod retries;
 mod timeouts;
 

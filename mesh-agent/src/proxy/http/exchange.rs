@@ -44,7 +44,9 @@ pub async fn exchange(
     let (response, tunnel) = match answered {
         Ok(answered) => answered,
         Err(reason) => {
-            RequestCounters::count(&counters.own_answers[reason as usize]);
+            // A body that cannot be understood looks like a fault of the server's.
+            let reason = session.refusal.reason().unwrap_or(reason);
+            RequestCounters::count(&counters.own_answers[reason.number()]);
             (reason.answer(is_grpc), None)
         }
     };
@@ -154,6 +156,11 @@ impl<'a> Exchange<'a> {
         let protocol = headers::strip_hop_by_hop(response.headers_mut());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && self.upgrade.is_some() {
             return switch_protocols(response, protocol).await;
+        }
+        if self.upgrade.is_some() {
+            // What the client sent after this request was not looked at.
+            let close = http::HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
         }
         let idle = self.destination.policy.idle;
         let response = response.map(|body| body.bounded(deadline, idle, self.is_grpc, guard));

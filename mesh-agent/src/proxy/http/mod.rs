@@ -1,15 +1,17 @@
 //! HTTP/1 and HTTP/2 between apps and the servers of their destinations.
 
 mod body;
-mod client_io;
+mod counted_io;
 mod deadlines;
 mod exchange;
+mod framing;
 mod headers;
 mod pushback;
 mod reason;
 mod request_body;
 mod server;
 mod session;
+mod strict_io;
 mod tries;
 mod try_guard;
 mod upstream;

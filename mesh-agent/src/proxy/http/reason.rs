@@ -29,11 +29,40 @@ pub enum Reason {
     NoEndpoint,
     /// CONNECT is not forwarded.
     ConnectMethod,
+    /// The client took too long for the head of its request.
+    HeadTimeout,
+    /// The request is not one that can be understood in one way only.
+    Malformed(Malformed),
+}
+
+/// What is wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Malformed {
+    /// Both `Content-Length` and `Transfer-Encoding`.
+    LengthAndChunked,
+    /// `Content-Length` more than once, or no plain number.
+    ContentLength,
+    /// A `Transfer-Encoding` other than `chunked`.
+    TransferEncoding,
+    /// A line that does not end in CR LF, or a CR alone.
+    LineEnd,
+    /// A header that goes on in the next line.
+    FoldedHeader,
+    /// Something in a header that may not be there.
+    Header,
+    /// The first line.
+    RequestLine,
+    /// The size or the end of a chunk.
+    ChunkSize,
+    /// More or larger headers than are read.
+    HeadersTooLarge,
+    /// No `Host`, or more than one.
+    Host,
 }
 
 impl Reason {
-    /// All of them, each at the place of its number.
-    pub const ALL: [Self; 8] = [
+    /// All of them.
+    pub const ALL: [Self; 19] = [
         Self::ConnectFailure,
         Self::ConnectTimeout,
         Self::UpstreamReset,
@@ -42,7 +71,24 @@ impl Reason {
         Self::RequestTimeout,
         Self::NoEndpoint,
         Self::ConnectMethod,
+        Self::HeadTimeout,
+        Self::Malformed(Malformed::LengthAndChunked),
+        Self::Malformed(Malformed::ContentLength),
+        Self::Malformed(Malformed::TransferEncoding),
+        Self::Malformed(Malformed::LineEnd),
+        Self::Malformed(Malformed::FoldedHeader),
+        Self::Malformed(Malformed::Header),
+        Self::Malformed(Malformed::RequestLine),
+        Self::Malformed(Malformed::ChunkSize),
+        Self::Malformed(Malformed::HeadersTooLarge),
+        Self::Malformed(Malformed::Host),
     ];
+
+    /// Its place among all of them.
+    pub fn number(self) -> usize {
+        let place = Self::ALL.iter().position(|reason| *reason == self);
+        place.unwrap_or_default()
+    }
 
     /// The code in header, log and metrics.
     pub const fn code(self) -> &'static str {
@@ -55,6 +101,8 @@ impl Reason {
             Self::RequestTimeout => "request_timeout",
             Self::NoEndpoint => "no_endpoint",
             Self::ConnectMethod => "connect_method",
+            Self::HeadTimeout => "head_timeout",
+            Self::Malformed(malformed) => malformed.code(),
         }
     }
 
@@ -68,6 +116,11 @@ impl Reason {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::ConnectMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Malformed(Malformed::HeadersTooLarge) => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -75,7 +128,7 @@ impl Reason {
     pub(super) const fn grpc_status(self) -> &'static str {
         match self {
             Self::RequestTimeout | Self::PerTryTimeout => "4",
-            Self::ConnectMethod => "13",
+            Self::ConnectMethod | Self::Malformed(_) => "13",
             _ => "14",
         }
     }
@@ -103,6 +156,23 @@ impl Reason {
             *response.status_mut() = self.status();
         }
         response
+    }
+}
+
+impl Malformed {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::LengthAndChunked => "malformed_length_and_chunked",
+            Self::ContentLength => "malformed_content_length",
+            Self::TransferEncoding => "malformed_transfer_encoding",
+            Self::LineEnd => "malformed_line_end",
+            Self::FoldedHeader => "malformed_folded_header",
+            Self::Header => "malformed_header",
+            Self::RequestLine => "malformed_request_line",
+            Self::ChunkSize => "malformed_chunk_size",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::Host => "malformed_host",
+        }
     }
 }
 

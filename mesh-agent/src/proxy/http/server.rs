@@ -19,20 +19,19 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use super::{
-    client_io::ClientIo,
+    counted_io::CountedIo,
     exchange::{Tunnel, exchange},
+    framing::{LARGEST_HEAD, MOST_HEADERS},
     session::Session,
+    strict_io::StrictIo,
 };
 use crate::{
     pods,
     proxy::connection::{self, Moved},
 };
 
-/// Largest head of a request, in bytes, and most headers.
-const LARGEST_HEAD: usize = 64 << 10;
-const MOST_HEADERS: usize = 128;
-/// How long a client may take for the head of its first or next request.
-const HEAD_TIMEOUT: Duration = Duration::from_mins(5);
+/// How long a client may take until its first or next request.
+const NEXT_REQUEST: Duration = Duration::from_mins(5);
 /// How long a client that is still sending is listened to after the last answer: closing at once would
 /// take that answer from it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -51,9 +50,13 @@ pub async fn serve_http1(
     draining: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let tunnel: Mutex<Option<Tunnel>> = Mutex::default();
+    let refusal = Arc::clone(&session.refusal);
     let (client, read, ended) = {
         let service = service_fn(|request: Request<Incoming>| {
             Box::pin(async {
+                if let Some(reason) = refusal.stands_for(request.uri().path()) {
+                    return Ok(session.refuse(&request, reason));
+                }
                 let (response, joined) = exchange(&session, request).await;
                 if joined.is_some() {
                     *tunnel.lock().unwrap_or_else(PoisonError::into_inner) = joined;
@@ -61,15 +64,16 @@ pub async fn serve_http1(
                 Ok::<_, Infallible>(response)
             })
         });
-        let io = TokioIo::new(ClientIo::new(client, Arc::clone(&moved)));
+        let io = CountedIo::new(client, Arc::clone(&moved));
+        let io = TokioIo::new(StrictIo::new(io, Arc::clone(&refusal)));
         let mut connection = http1::Builder::new()
             .half_close(true)
             .preserve_header_case(true)
             .auto_date_header(false)
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(LARGEST_HEAD)
-            .max_headers(MOST_HEADERS)
+            .header_read_timeout(NEXT_REQUEST)
+            .max_buf_size(2 * LARGEST_HEAD)
+            .max_headers(MOST_HEADERS + 1)
             .serve_connection(io, service);
         let mut draining = pin!(draining);
         let mut is_draining = false;
@@ -82,7 +86,9 @@ pub async fn serve_http1(
         })
         .await;
         let parts = connection.into_parts();
-        (parts.io.into_inner().into_inner(), parts.read_buf, ended)
+        let (client, left) = parts.io.into_inner().into_parts();
+        let read = [parts.read_buf, left].concat();
+        (client, read, ended)
     };
     let tunnel = tunnel.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (ended, tunnel) {
@@ -106,7 +112,7 @@ pub async fn serve_http2(
         let session = Arc::clone(&session);
         async move { Ok::<_, Infallible>(exchange(&session, request).await.0) }
     });
-    let io = TokioIo::new(ClientIo::new(client, moved));
+    let io = TokioIo::new(CountedIo::new(client, moved));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .auto_date_header(false)

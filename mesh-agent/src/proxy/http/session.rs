@@ -5,14 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use http::Request;
+use http::{Request, Response};
 
-use super::headers;
+use super::{body::AnswerBody, headers, reason::Reason, strict_io::Refusal};
 use crate::{
     policy::balance::{HashKey, hash},
     proxy::{
         PodProxy,
-        destinations::{Destination, Destinations, Route},
+        destinations::{Destination, Destinations, RequestCounters, Route},
     },
 };
 
@@ -25,6 +25,8 @@ pub struct Session {
     pub client: SocketAddr,
     /// The address that the app had bound its socket to.
     pub source: Option<IpAddr>,
+    /// What is wrong with its last request, if anything is.
+    pub refusal: Arc<Refusal>,
     original: SocketAddr,
     known: Mutex<Known>,
 }
@@ -62,6 +64,7 @@ impl Session {
             pod,
             client,
             source,
+            refusal: Arc::default(),
             original: route.original(),
             known: Mutex::new(Known::new(destinations, route)),
         }
@@ -80,6 +83,14 @@ impl Session {
         }
         let host = headers::host(request).unwrap_or_default();
         known.route.by_host(&host)
+    }
+
+    /// The answer to a request that is not forwarded.
+    pub fn refuse<B>(&self, request: &Request<B>, reason: Reason) -> Response<AnswerBody> {
+        let counters = &self.destination(request).counters;
+        RequestCounters::count(&counters.own_answers[reason.number()]);
+        RequestCounters::count(&counters.answered[3]);
+        reason.answer(false)
     }
 
     /// What consistent hashing goes by.

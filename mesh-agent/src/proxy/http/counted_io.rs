@@ -1,4 +1,4 @@
-//! The client's connection as the HTTP server reads and writes it.
+//! The client's connection, with a count of what goes through it.
 
 use std::{
     io,
@@ -16,12 +16,12 @@ use crate::proxy::connection::Moved;
 
 /// Counts what goes through it.
 #[derive(Debug)]
-pub struct ClientIo {
+pub struct CountedIo {
     stream: TcpStream,
     moved: Arc<Moved>,
 }
 
-impl ClientIo {
+impl CountedIo {
     /// Reads and writes `stream`.
     pub const fn new(stream: TcpStream, moved: Arc<Moved>) -> Self {
         Self { stream, moved }
@@ -42,7 +42,7 @@ impl ClientIo {
     }
 }
 
-impl AsyncRead for ClientIo {
+impl AsyncRead for CountedIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -56,7 +56,7 @@ impl AsyncRead for ClientIo {
     }
 }
 
-impl AsyncWrite for ClientIo {
+impl AsyncWrite for CountedIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

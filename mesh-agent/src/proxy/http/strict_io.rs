@@ -1,0 +1,212 @@
+//! The client's connection as the HTTP/1 server reads it: only requests that can be understood in one way.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+use super::{counted_io::CountedIo, framing::Framing, reason::Reason};
+use crate::proxy::scratch::with_scratch;
+
+/// How long the head of a request may take from its first byte on: longer than a lost packet or two,
+/// and no longer than Envoy and nginx wait (60 s) for whole requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is wrong with what a client sent, and how the service recognises the request that stands for
+/// it.
+#[derive(Debug, Default)]
+pub struct Refusal {
+    reason: OnceLock<Reason>,
+    /// No client can guess it.
+    path: OnceLock<String>,
+}
+
+impl Refusal {
+    /// Why the connection's last request is refused, if it is.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason.get().copied()
+    }
+
+    /// Whether a request of this path stands for what is refused.
+    pub fn stands_for(&self, path: &str) -> Option<Reason> {
+        let is_it = self.path.get().is_some_and(|known| known == path);
+        self.reason().filter(|_| is_it)
+    }
+
+    /// From now on it is. Gives the request that stands for it: so its answer keeps its place after
+    /// those to the requests before.
+    fn refuse(&self, reason: Reason) -> Vec<u8> {
+        self.reason.get_or_init(|| reason);
+        let made = || format!("/refused-{:032x}", rand::random::<u128>());
+        let path = self.path.get_or_init(made);
+        format!("GET {path} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n").into_bytes()
+    }
+}
+
+/// Passes only requests that can be understood in one way.
+#[derive(Debug)]
+pub struct StrictIo {
+    io: CountedIo,
+    framing: Framing,
+    /// Read and not passed yet: the beginning of a head.
+    held: Vec<u8>,
+    /// To be passed before anything else is read.
+    next: Bytes,
+    refusal: Arc<Refusal>,
+    /// Runs while a head is not whole.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl StrictIo {
+    /// Reads and writes `io`; says in `refusal` what is wrong with its last request.
+    pub fn new(io: CountedIo, refusal: Arc<Refusal>) -> Self {
+        Self {
+            io,
+            framing: Framing::default(),
+            held: Vec::new(),
+            next: Bytes::new(),
+            refusal,
+            timer: None,
+        }
+    }
+
+    /// The connection itself, and what was read and not passed.
+    pub fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.io.into_inner(), self.next)
+    }
+
+    /// Reads into `buffer`: how many bytes, 0 at the end.
+    fn poll_stream(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        Poll::Ready(Ok(buffer.filled().len() - before))
+    }
+
+    /// What is to be passed instead of what is refused. Inside a body that is an error.
+    fn refuse(&mut self, reason: Reason) -> io::Result<()> {
+        self.held = Vec::new();
+        let instead = self.refusal.refuse(reason);
+        if self.framing.is_inside_body() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.next = instead.into();
+        Ok(())
+    }
+
+    /// Looks at what is held; whether there is something to be passed now.
+    fn look(&mut self) -> io::Result<bool> {
+        let (passed, verdict) = self.framing.pass(&self.held);
+        if passed > 0 {
+            let rest = self.held.split_off(passed);
+            self.next = std::mem::replace(&mut self.held, rest).into();
+        } else if let Err(malformed) = verdict {
+            self.refuse(Reason::Malformed(malformed))?;
+        } else {
+            return Ok(false);
+        }
+        self.timer = None;
+        Ok(true)
+    }
+
+    /// Adds to what is held; false at the end.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let read = with_scratch(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            let read = self.poll_stream(context, &mut buffer);
+            self.held.extend(buffer.filled());
+            read
+        });
+        if let Poll::Ready(read) = read {
+            return Poll::Ready(read.map(|count| count > 0));
+        }
+        let begin = || Box::pin(sleep(HEAD_TIMEOUT));
+        let timer = self.timer.get_or_insert_with(begin);
+        ready!(timer.as_mut().poll(context));
+        self.timer = None;
+        Poll::Ready(self.refuse(Reason::HeadTimeout).map(|()| true))
+    }
+}
+
+impl AsyncRead for StrictIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if !this.next.is_empty() {
+                let count = this.next.len().min(buffer.remaining());
+                buffer.put_slice(&this.next.split_to(count));
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(reason) = this.refusal.reason() {
+                // Nothing comes after the request that stands for what was refused.
+                return Poll::Ready(if this.framing.is_inside_body() {
+                    Err(io::Error::other(reason.code()))
+                } else {
+                    Ok(())
+                });
+            }
+            if this.held.is_empty() {
+                let before = buffer.filled().len();
+                let count = ready!(this.poll_stream(context, buffer))?;
+                let (passed, _again) = this.framing.pass(&buffer.filled()[before..]);
+                this.held.extend(&buffer.filled()[before + passed..]);
+                buffer.set_filled(before + passed);
+                if passed > 0 || count == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            if !this.look()? && !ready!(this.poll_more(context))? {
+                // The end: what there is of a head goes nowhere.
+                this.held = Vec::new();
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for StrictIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
