@@ -51,7 +51,8 @@ fn flows_are_forwarded_whole_in_order_and_end_when_idle() {
             ensure!(
                 outcome["received"] == 4_000
                     && outcome["faults"].as_array().is_some_and(Vec::is_empty),
-                "{host}: {outcome}"
+                "{host}: {outcome}, dropped by the agent: {}",
+                datagrams(&agent, "dropped")?
             );
             let peer = at(host.trim_start_matches("::ffff:"), PORT);
             ensure!(outcome["peers"] == serde_json::json!([peer]), "{outcome}");
