@@ -42,7 +42,7 @@ fn flows_are_forwarded_whole_in_order_and_end_when_idle() {
     scenario(|node| {
         let (client, server) = pods(node)?;
         let _echo = echo(&server)?;
-        let agent = agent(node, &client, "1s")?;
+        let agent = agent(node, &client, "3s")?;
         let files = agent.open_files()?;
         let mut sent = 0;
         for host in [SERVER, SERVER6, "::ffff:10.77.0.10"] {
@@ -59,7 +59,11 @@ fn flows_are_forwarded_whole_in_order_and_end_when_idle() {
             sent += 4_000;
         }
         ensure!(datagrams(&agent, "sent")? == sent && datagrams(&agent, "received")? == sent);
-        ensure!(datagrams(&agent, "flows")? == 120 && datagrams(&agent, "dropped")? == 0);
+        let (flows, dropped) = (datagrams(&agent, "flows")?, datagrams(&agent, "dropped")?);
+        ensure!(
+            flows == 120 && dropped == 0,
+            "{flows} flows, {dropped} dropped"
+        );
         wait_until(BOUND, "idle flows to end", || {
             Ok(datagrams(&agent, "open")? == 0 && agent.open_files()? <= files)
         })?;

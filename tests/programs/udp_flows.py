@@ -35,7 +35,8 @@ faults = []
 in_flight = 0
 busy = set(states)
 while busy and not faults:
-    for asking in list(busy):
+    # Who has sent least goes first: no flow is idle for long.
+    for asking in sorted(busy, key=lambda asking: states[asking]["sent"]):
         state = states[asking]
         while state["sent"] < each and state["sent"] - state["received"] < WINDOW:
             data = datagram(state, state["sent"])

@@ -57,6 +57,17 @@ pub fn spoken(bytes: &[u8], more: More) -> Option<Spoken> {
     }
 }
 
+/// Whether `bytes`, the first that a server sent, may be the beginning of HTTP/2: servers may send their
+/// SETTINGS before they have heard anything (RFC 9113, 3.4). Such a client still speaks for itself.
+pub fn is_http2_server(bytes: &[u8]) -> bool {
+    const SETTINGS: u8 = 4;
+    // Length (three bytes, the first of which is 0 for any real list), type, flags, stream (four bytes).
+    let wanted = [Some(0), None, None, Some(SETTINGS), Some(0)];
+    let wanted = wanted.into_iter().chain([Some(0); 4]);
+    !bytes.is_empty()
+        && (bytes.iter().zip(wanted)).all(|(byte, wanted)| wanted.is_none_or(|it| it == *byte))
+}
+
 /// Whether a TLS handshake record with a client hello begins here; `None` with too few bytes.
 fn is_client_hello(bytes: &[u8]) -> Option<bool> {
     const HANDSHAKE: u8 = 22;
@@ -159,6 +170,26 @@ mod tests {
             let text = String::from_utf8_lossy(bytes);
             assert_eq!(spoken(bytes, More::Expected), Some(expected), "{text}");
             assert_eq!(spoken(bytes, More::Late), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn http2_servers_are_known_by_their_settings() {
+        let settings = [0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 128];
+        for length in 1..=settings.len() {
+            assert!(is_http2_server(&settings[..length]));
+        }
+        let others: [&[u8]; 5] = [
+            b"",
+            b"220 mail.example.org ESMTP",
+            b"SSH-2.0-OpenSSH_9.2",
+            // MySQL's greeting.
+            b"\x4a\0\0\0\x0a8.0",
+            // An acknowledgement answers something.
+            &[0, 0, 0, 4, 1, 0, 0, 0, 0],
+        ];
+        for bytes in others {
+            assert!(!is_http2_server(bytes));
         }
     }
 

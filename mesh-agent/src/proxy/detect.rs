@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::scratch::with_scratch;
-use crate::policy::detection::{More, Spoken, spoken};
+use crate::policy::detection::{More, Spoken, is_http2_server, spoken};
 
 /// How long the rest of what tells protocols apart may take to come, after the first byte.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -69,4 +69,11 @@ fn peek(client: &TcpStream, seen: &mut usize, more: More) -> io::Result<Option<S
         let more = if *seen == most { More::Late } else { more };
         Ok(spoken(&buffer[..*seen], more))
     })
+}
+
+/// Whether what a server said first is no reason to stop waiting for its client.
+pub fn is_waiting_for_http2(server: &TcpStream) -> bool {
+    let mut first = [0; 9];
+    recv(server.as_raw_fd(), &mut first, MsgFlags::MSG_PEEK)
+        .is_ok_and(|length| is_http2_server(&first[..length]))
 }

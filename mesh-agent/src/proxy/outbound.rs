@@ -17,7 +17,7 @@ use super::{
     PodProxy,
     connection::{Accepted, Moved, join, log_failure},
     destinations::{Destination, Destinations, Route},
-    detect::detect,
+    detect::{detect, is_waiting_for_http2},
     dns,
     given_up::given_up,
     http, upstream,
@@ -36,6 +36,9 @@ const LAST_CHANCE: Duration = Duration::from_millis(100);
 
 /// How long a client is waited for where the last one spoke HTTP.
 const HEAD_START: Duration = Duration::from_millis(20);
+
+/// How long a client is waited for when its server has shown that it speaks HTTP/2.
+const HTTP2_CLIENT: Duration = Duration::from_secs(1);
 
 /// Carries a connection to its end.
 pub(super) async fn carry(
@@ -128,12 +131,20 @@ impl App<'_> {
             connected = self.connect(destination) => connected,
         };
         match connected {
-            Ok(Some((server, stream))) => tokio::select! {
-                biased;
-                told = &mut told => Ok(First::Client(told?, Some((server, stream)))),
-                // An end or an error is as good.
-                _ = stream.readable() => Ok(First::Server(stream)),
-            },
+            Ok(Some((server, stream))) => {
+                tokio::select! {
+                    biased;
+                    told = &mut told => return Ok(First::Client(told?, Some((server, stream)))),
+                    // An end or an error is as good.
+                    _ = stream.readable() => {}
+                }
+                if is_waiting_for_http2(&stream)
+                    && let Ok(told) = timeout(HTTP2_CLIENT, told).await
+                {
+                    return Ok(First::Client(told?, Some((server, stream))));
+                }
+                Ok(First::Server(stream))
+            }
             Ok(None) => Ok(First::Nobody),
             Err(error) => match timeout(LAST_CHANCE, told).await {
                 Ok(Ok(spoken @ (Spoken::Http1 | Spoken::Http2))) => Ok(First::Client(spoken, None)),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use mesh_tests::scenario;
+use mesh_tests::{scenario, wait_until};
 
 use super::{BOUND, WEB, Web};
 use crate::peers::{SERVER, at, behaviours};
@@ -65,6 +65,52 @@ fn a_server_that_speaks_first_is_heard_at_once() {
         let took: f64 = took.parse()?;
         ensure!(took < 0.08, "it took {took} s");
         Ok(())
+    });
+}
+
+#[test]
+fn an_http2_server_that_speaks_first_does_not_get_round_the_policy() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let mut grpc = web
+            .server
+            .spawn_python("grpc_server.py", [at(SERVER, 7004)])?;
+        grpc.wait_stdout("ready", BOUND)?;
+        let agent = node.agent(&web.config(node, &[&at(SERVER, 7004)], "{}"))?;
+        // Preface and SETTINGS; then a call of nothing, in literals. Later than any server's SETTINGS.
+        let field = |name: &str, value: &str| {
+            format!(
+                "\\0\\x{:02x}{name}\\x{:02x}{value}",
+                name.len(),
+                value.len()
+            )
+        };
+        let fields = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/Test/nothing"),
+            (":authority", "a"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ];
+        let length: usize = fields
+            .iter()
+            .map(|(name, value)| 3 + name.len() + value.len())
+            .sum();
+        let block: String = fields
+            .iter()
+            .map(|(name, value)| field(name, value))
+            .collect();
+        let preface = "PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n\\0\\0\\0\\4\\0\\0\\0\\0\\0";
+        let call = format!("\\0\\0\\x{length:02x}\\1\\5\\0\\0\\0\\1{block}");
+        let mut calling = web.client.spawn_python(
+            "http_raw.py",
+            [&*at(WEB, 80), "--wait", "0.3", "", preface, &call],
+        )?;
+        wait_until(BOUND, "the call to be answered", || {
+            Ok(agent.json("destinations")?[0]["answered"]["2xx"] == 1)
+        })?;
+        calling.kill()
     });
 }
 
