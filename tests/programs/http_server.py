@@ -4,6 +4,7 @@
 
 /ok                  200 and the server's name
 /head                200 and the request's head as it came, as JSON
+/peer                200 and the address of the client
 /sum                 200 and the length and sum of the request's body
 /status?code=N       that status
 /fail?n=N&key=K      503 for the first N requests with that key, then 200
@@ -32,7 +33,7 @@ import threading
 import time
 import urllib.parse
 
-from peer import parse
+from peer import parse, text_of
 
 COUNTS = collections.Counter()
 LOCK = threading.Lock()
@@ -128,6 +129,8 @@ class Connection:
         first = lambda: number("n") and count(path + query.get("key", "")) <= number("n")
         if path == "/head":
             self.answer(200, json.dumps(head.split("\r\n")).encode())
+        elif path == "/peer":
+            self.answer(200, text_of(self.stream.getpeername()).encode())
         elif path == "/sum":
             self.answer(200, f"{length} {sum_.hexdigest()}".encode())
         elif path == "/status":

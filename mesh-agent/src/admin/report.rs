@@ -106,10 +106,12 @@ impl Report {
         self.pods.report().into_iter().map(pod).collect()
     }
 
-    /// Answer to `/destinations`: those of the file in its order, then others that were used.
+    /// Answer to `/destinations`: those of the file in its order, then others that were
+    /// used, then servers in pods.
     pub fn destinations(&self) -> Vec<Destination> {
         let now = Instant::now();
-        let destinations = self.pods.destinations().list();
+        let mut destinations = self.pods.destinations().list();
+        destinations.extend(self.pods.servers());
         destinations.iter().map(|it| destination(it, now)).collect()
     }
 

@@ -213,6 +213,10 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
     ("pods[].capture.inbound", "`true` or `false`"),
     ("pods[].capture.inboundSteering", "`bind` or `skLookup`"),
     (
+        "pods[].capture.inboundProtocol",
+        "`tcp`, `auto`, `http1` or `http2`",
+    ),
+    (
         "pods[].capture.proxyProtocolPorts",
         "a list of ports such as [8080]",
     ),

@@ -202,6 +202,8 @@ pub struct Capture {
     pub inbound: bool,
     /// How they are brought there.
     pub inbound_steering: InboundSteering,
+    /// What is spoken there. Requests of HTTP are counted, and carry the mark of failed calls on.
+    pub inbound_protocol: Protocol,
     /// Ports of servers that are told their client's address by a PROXY protocol header (version 2):
     /// each 1 to 65535.
     #[schemars(inner(range(min = 1)))]
@@ -222,6 +224,7 @@ impl Default for Capture {
             outbound: true,
             inbound: false,
             inbound_steering: InboundSteering::Bind,
+            inbound_protocol: Protocol::Tcp,
             proxy_protocol_ports: Vec::new(),
             dns: false,
             dns_ports: vec![53],

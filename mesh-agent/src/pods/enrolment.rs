@@ -88,7 +88,7 @@ impl Enrolment {
         let netns = Arc::clone(&ready.netns);
         let proxy = PodProxy::new(netns, Arc::clone(maps), shared.clone(), datagram_idle);
         proxy.set_dns_ports(ready.kernel.dns_ports);
-        proxy.set_proxy_protocol_ports(&ready.pod.capture.proxy_protocol_ports);
+        proxy.servers.apply(&ready.pod);
         let mut enrolment = Self {
             netns: ready.netns,
             proxy: Arc::new(proxy),
@@ -141,8 +141,7 @@ impl Enrolment {
             self.inbound = None;
         }
         self.proxy.set_dns_ports(self.kernel.dns_ports);
-        self.proxy
-            .set_proxy_protocol_ports(&self.pod.capture.proxy_protocol_ports);
+        self.proxy.servers.apply(&self.pod);
         self.serve(ready.opened);
     }
 

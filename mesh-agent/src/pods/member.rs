@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{NetnsIdentity, enrolment::Enrolment, kernel_pod::captures_inbound};
 use crate::{
     config::Pod,
-    proxy::{ConnectionStatus, DatagramStatus, DnsStatus, PodProxy},
+    proxy::{ConnectionStatus, DatagramStatus, Destination, DnsStatus, PodProxy},
 };
 
 /// State of a pod, for people.
@@ -107,6 +107,14 @@ impl Member {
         self.known
             .as_ref()
             .map(|known| known.proxy.connections.list())
+            .unwrap_or_default()
+    }
+
+    /// Its servers whose requests came through the agent.
+    pub fn servers(&self) -> Vec<Arc<Destination>> {
+        self.known
+            .as_ref()
+            .map(|known| known.proxy.servers.list())
             .unwrap_or_default()
     }
 

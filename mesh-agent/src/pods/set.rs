@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::{Agent, Config, Pod},
     kernel::Maps,
-    proxy::{ConnectionStatus, Connections, Destinations, Hosts, Shared},
+    proxy::{ConnectionStatus, Connections, Destination, Destinations, Hosts, Shared},
 };
 
 /// Every configured pod.
@@ -121,6 +121,11 @@ impl PodSet {
             open.map(move |open| (name.clone(), cookie, open))
         };
         members.iter().flat_map(of_member).collect()
+    }
+
+    /// The servers in pods whose requests came through the agent.
+    pub fn servers(&self) -> Vec<Arc<Destination>> {
+        self.members().iter().flat_map(Member::servers).collect()
     }
 
     /// Name of the enrolled pod with this network namespace.

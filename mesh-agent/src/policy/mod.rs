@@ -9,5 +9,7 @@ mod dns_cache;
 pub mod ejection;
 pub mod retry;
 pub mod retry_budget;
+pub mod retry_mark;
+pub mod trace_context;
 
 pub use dns_cache::{DnsCache, DnsCacheStats};

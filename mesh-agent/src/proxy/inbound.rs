@@ -3,10 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -14,10 +11,14 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use super::{
     PodProxy,
+    captured::Captured,
     connection::{Accepted, Moved, join, log_failure},
+    destinations::Target,
     given_up::given_up,
-    proxy_protocol, upstream,
+    proxy_protocol,
+    upstream::{self, SeenAs},
 };
+use crate::config::Protocol;
 
 /// How long a server in the pod may take to accept. It is on the same machine: only one whose queue is
 /// full takes longer than a moment.
@@ -40,41 +41,39 @@ pub(super) async fn carry(
     client: TcpStream,
     accepted: &Accepted,
     pod: &Arc<PodProxy>,
-    moved: &Moved,
+    moved: &Arc<Moved>,
 ) -> io::Result<()> {
-    let connected = connect(&client, accepted, pod, &moved.sent).await;
-    let connected = connected.inspect_err(|error| {
+    let seen_as = SeenAs::Client {
+        client: accepted.client,
+        local: accepted.destination,
+    };
+    let port = accepted.destination.port();
+    let protocol = pod.servers.protocol(port);
+    if protocol != Protocol::Tcp {
+        let captured = Captured {
+            client,
+            address: accepted.client,
+            seen_as,
+            pod,
+            moved,
+        };
+        let server = pod.servers.server(accepted.proxy, protocol);
+        let (original, target) = (accepted.destination, Target::Server(server));
+        return captured.carry(protocol, original, target).await;
+    }
+    let connecting = upstream::connect(&pod.netns, &pod.maps, accepted.proxy, seen_as);
+    let connected = tokio::select! {
+        connected = timeout(CONNECT_TIMEOUT, connecting) => connected.map_err(Into::into).flatten(),
+        () = given_up(&client) => return Ok(()),
+    };
+    let mut server = connected.inspect_err(|error| {
         pod.connections.count_failed();
         log_failure(&pod.netns, accepted.destination, error);
-    });
-    match connected? {
-        Some(server) => join(&client, &server, moved).await,
-        None => Ok(()),
-    }
-}
-
-/// Connects to the server; `None` when the client has given up.
-async fn connect(
-    client: &TcpStream,
-    accepted: &Accepted,
-    pod: &PodProxy,
-    sent: &AtomicU64,
-) -> io::Result<Option<TcpStream>> {
-    let connecting = upstream::connect_to_server(
-        &pod.netns,
-        &pod.maps,
-        accepted.proxy,
-        accepted.client,
-        accepted.destination,
-    );
-    let mut server = tokio::select! {
-        connected = timeout(CONNECT_TIMEOUT, connecting) => connected??,
-        () = given_up(client) => return Ok(None),
-    };
-    if pod.speaks_proxy_protocol(accepted.destination.port()) {
+    })?;
+    if pod.servers.speaks_proxy_protocol(port) {
         let header = proxy_protocol::header(accepted.client, accepted.destination);
         server.write_all(&header).await?;
-        sent.fetch_add(header.len() as u64, Ordering::Relaxed);
+        moved.sent.fetch_add(header.len() as u64, Ordering::Relaxed);
     }
-    Ok(Some(server))
+    join(&client, &server, moved).await
 }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod capacity;
+mod captured;
 mod connection;
 mod copy;
 mod datagrams;
@@ -23,6 +24,7 @@ mod pipe;
 mod pod_proxy;
 mod proxy_protocol;
 mod scratch;
+mod servers;
 mod upstream;
 
 pub use accept::{Direction, serve};

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU16, Ordering},
     },
     time::Duration,
@@ -15,8 +15,9 @@ use super::{
     destinations::SharedDestinations,
     dns::{Resolver, SharedHosts},
     http::Pools,
+    servers::Servers,
 };
-use crate::{kernel::Maps, pods::Netns};
+use crate::{kernel::Maps, pods::Netns, policy::retry_mark::Marks};
 
 /// What the proxies of all pods have in common.
 #[derive(Clone, Debug, Default)]
@@ -42,14 +43,16 @@ pub struct PodProxy {
     pub destinations: SharedDestinations,
     /// Connections to servers, kept for requests to come.
     pub pools: Pools,
+    /// Its servers whose requests come through the agent.
+    pub servers: Servers,
+    /// Requests whose causes are not to be tried again.
+    pub marks: Marks,
     /// What became of its other datagrams.
     pub datagrams: DatagramCounters,
     /// How long nothing may come either way before a flow of datagrams ends.
     pub datagram_idle: Duration,
     /// Ports of DNS servers, changed without a lock when the configuration does; 0 is none.
     dns_ports: [AtomicU16; MOST_CAPTURED_PORTS],
-    /// Ports of servers that are told their client's address in a header.
-    proxy_protocol_ports: RwLock<Vec<u16>>,
 }
 
 impl PodProxy {
@@ -67,10 +70,11 @@ impl PodProxy {
             resolver: Resolver::new(shared.hosts),
             destinations: shared.destinations,
             pools: Pools::default(),
+            servers: Servers::default(),
+            marks: Marks::default(),
             datagrams: DatagramCounters::default(),
             datagram_idle,
             dns_ports: Default::default(),
-            proxy_protocol_ports: RwLock::default(),
         }
     }
 
@@ -79,23 +83,6 @@ impl PodProxy {
         for (place, port) in self.dns_ports.iter().zip(ports) {
             place.store(port, Ordering::Relaxed);
         }
-    }
-
-    /// Servers on these ports are told their client's address in a header from now on.
-    pub fn set_proxy_protocol_ports(&self, ports: &[u16]) {
-        let mut current = self
-            .proxy_protocol_ports
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *current = ports.to_vec();
-    }
-
-    /// Whether the server on this port is told its client's address in a header.
-    pub(super) fn speaks_proxy_protocol(&self, port: u16) -> bool {
-        let ports = self.proxy_protocol_ports.read();
-        ports
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&port)
     }
 
     /// Whether connections to this port are DNS.

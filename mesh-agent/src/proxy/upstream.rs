@@ -25,9 +25,36 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// An app may have asked for a large buffer of its own; what it would have held must not be lost here.
 const DATAGRAM_BUFFER: usize = 1 << 20;
 
-/// Connects to `destination` from inside the pod. `source` is the address that the app had bound,
-/// if it did.
+/// Whom a server takes for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SeenAs {
+    /// The pod, by the address that its app had bound, if it did.
+    Pod(Option<IpAddr>),
+    /// A client from outside.
+    Client {
+        /// Its end.
+        client: SocketAddr,
+        /// Where it wanted to go.
+        local: SocketAddr,
+    },
+}
+
+/// Connects to `server` from inside the pod.
 pub async fn connect(
+    netns: &Netns,
+    maps: &Maps,
+    server: SocketAddr,
+    seen_as: SeenAs,
+) -> io::Result<TcpStream> {
+    match seen_as {
+        SeenAs::Pod(source) => connect_out(netns, maps, server, source).await,
+        SeenAs::Client { client, local } => {
+            connect_to_server(netns, maps, server, client, local).await
+        }
+    }
+}
+
+async fn connect_out(
     netns: &Netns,
     maps: &Maps,
     destination: SocketAddr,
@@ -55,7 +82,7 @@ pub async fn connect(
 /// From loopback addresses that differ from client to client, so that a server can have more
 /// connections than one address has ports; to an address of the pod's from that same address, by which
 /// the kernel half knows that the connection comes from inside.
-pub async fn connect_to_server(
+async fn connect_to_server(
     netns: &Netns,
     maps: &Maps,
     server: SocketAddr,

@@ -1,10 +1,12 @@
 //! HTTP through the agent: faithful to both sides, balanced, with time-outs and retries.
 
 mod balancing;
+mod chain;
 mod detection;
 mod faithful;
 mod grpc;
 mod hostile;
+mod inbound;
 mod retries;
 mod timeouts;
 

@@ -54,6 +54,7 @@ fn a_pod_needs_only_a_name_and_a_netns() {
             outbound: true,
             inbound: false,
             inbound_steering: InboundSteering::Bind,
+            inbound_protocol: Protocol::Tcp,
             proxy_protocol_ports: Vec::new(),
             dns: false,
             dns_ports: vec![53],
@@ -89,6 +90,7 @@ pods:
       outbound: true
       inbound: true
       inboundSteering: skLookup
+      inboundProtocol: http1
       proxyProtocolPorts: [8080]
       dns: false
       dnsPorts: [53, 5353]
@@ -140,6 +142,7 @@ defaults: {protocol: http1, policy: {timeouts: {request: 9s}}}
             capture: Capture {
                 inbound: true,
                 inbound_steering: InboundSteering::SkLookup,
+                inbound_protocol: Protocol::Http1,
                 proxy_protocol_ports: vec![8080],
                 dns_ports: vec![53, 5353],
                 udp_ports: vec![514],

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::super::{
-    Agent, Capture, CgroupPath, Config, InboundSteering, MetricsAddress, OnAgentDown, Pod, Proxy,
-    Timespan, parse,
+    Agent, Capture, CgroupPath, Config, InboundSteering, MetricsAddress, OnAgentDown, Pod,
+    Protocol, Proxy, Timespan, parse,
 };
 
 fn path(longest: usize) -> impl Strategy<Value = PathBuf> {
@@ -73,6 +73,11 @@ fn pod() -> impl Strategy<Value = Pod> {
             prop::collection::vec(1_u16.., 1..=8),
             prop::collection::vec(1_u16.., 0..=8),
             prop_oneof![Just(InboundSteering::Bind), Just(InboundSteering::SkLookup)],
+            prop_oneof![
+                Just(Protocol::Tcp),
+                Just(Protocol::Auto),
+                Just(Protocol::Http2)
+            ],
             prop::collection::vec(1_u16.., 0..4),
         ),
         [
@@ -85,7 +90,8 @@ fn pod() -> impl Strategy<Value = Pod> {
     )
         .prop_map(
             |(name, netns, capture, excluded_ports, exclude_cidrs, on_agent_down, proxy)| {
-                let ([outbound, inbound, dns], dns_ports, udp_ports, steering, proxied) = capture;
+                let ([outbound, inbound, dns], dns_ports, udp_ports, steering, protocol, proxied) =
+                    capture;
                 let [exclude_ports, exclude_inbound_ports] = excluded_ports;
                 Pod {
                     name,
@@ -94,6 +100,7 @@ fn pod() -> impl Strategy<Value = Pod> {
                         outbound,
                         inbound,
                         inbound_steering: steering,
+                        inbound_protocol: protocol,
                         proxy_protocol_ports: proxied,
                         dns,
                         dns_ports,

@@ -3,6 +3,7 @@
 mod destination;
 mod endpoint;
 mod policy;
+mod target;
 
 use std::{
     collections::HashMap,
@@ -17,6 +18,7 @@ use lru::LruCache;
 pub use destination::{Destination, RequestCounters};
 pub use endpoint::Endpoint;
 pub use policy::{Policy, Retries};
+pub use target::Target;
 
 use crate::config::{self, Config, Protocol};
 

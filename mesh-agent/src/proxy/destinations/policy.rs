@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+/// Clients and servers end what does not move as they see fit.
+const INBOUND_IDLE: Duration = Duration::from_hours(24);
+
 /// A policy made ready for use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -48,6 +51,17 @@ pub struct Retries {
     pub budget: BudgetLimits,
     /// How much of a body is kept for them, in bytes.
     pub buffer: usize,
+}
+
+impl Policy {
+    /// That of servers in pods: they are only watched over.
+    pub fn inbound() -> Self {
+        let policy = Self::from(&config::Policy::default());
+        Self {
+            idle: INBOUND_IDLE,
+            ..policy
+        }
+    }
 }
 
 impl From<&config::Policy> for Policy {

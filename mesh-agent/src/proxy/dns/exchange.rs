@@ -13,7 +13,10 @@ use super::{query::Query, wire::TRUNCATED};
 use crate::{
     kernel::Maps,
     pods::Netns,
-    proxy::{scratch::with_scratch, upstream},
+    proxy::{
+        scratch::with_scratch,
+        upstream::{self, SeenAs},
+    },
 };
 
 /// Resolvers give up on a server after 5 s if nothing else is configured (resolv.conf(5), musl): the
@@ -38,7 +41,7 @@ impl From<'_> {
     }
 
     pub async fn stream(self, server: SocketAddr) -> io::Result<TcpStream> {
-        upstream::connect(self.netns, self.maps, server, None).await
+        upstream::connect(self.netns, self.maps, server, SeenAs::Pod(None)).await
     }
 }
 

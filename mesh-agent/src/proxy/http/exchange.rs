@@ -14,6 +14,7 @@ use super::{
     pushback::pushback,
     reason::{Reason, is_grpc},
     request_body::{KeptBody, TryBody},
+    retry_mark,
     session::Session,
     tries::{TryError, send},
     try_guard::TryGuard,
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     policy::{
         deadline::Deadline,
-        retry::{HasHeader, Repeatable, TryOutcome},
+        retry::{HasHeader, NoRetry, Repeatable, TryOutcome},
         retry_budget::{BudgetLimits, FurtherTry},
     },
     proxy::destinations::{Destination, RequestCounters, Retries},
@@ -38,10 +39,9 @@ pub async fn exchange(
     let destination = session.destination(&request);
     let counters = &destination.counters;
     let is_grpc = is_grpc(request.headers());
-    let answered = Exchange::new(session, &destination, request, is_grpc)
-        .run()
-        .await;
-    let (response, tunnel) = match answered {
+    let mut exchange = Exchange::new(session, &destination, request, is_grpc);
+    let answered = exchange.run().await;
+    let (mut response, tunnel) = match answered {
         Ok(answered) => answered,
         Err(reason) => {
             // A body that cannot be understood looks like a fault of the server's.
@@ -50,6 +50,12 @@ pub async fn exchange(
             (reason.answer(is_grpc), None)
         }
     };
+    retry_mark::set(
+        session,
+        &exchange.head.headers,
+        &mut response,
+        exchange.gave_up,
+    );
     let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
     RequestCounters::count(&counters.answered[class]);
     (response, tunnel)
@@ -65,6 +71,8 @@ struct Exchange<'a> {
     deadline: Deadline,
     is_grpc: bool,
     upgrade: Option<http::HeaderValue>,
+    /// Why a failure that could be tried again is not, if trying it elsewhere would not help.
+    gave_up: Option<&'static str>,
 }
 
 /// The request's body, before the try that it goes with.
@@ -136,10 +144,11 @@ impl<'a> Exchange<'a> {
             deadline,
             is_grpc,
             upgrade,
+            gave_up: None,
         }
     }
 
-    async fn run(mut self) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
+    async fn run(&mut self) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
         if self.head.method == Method::CONNECT {
             return Err(Reason::ConnectMethod);
         }
@@ -223,12 +232,22 @@ impl<'a> Exchange<'a> {
                 destination.answered(&endpoint, took, Instant::now());
             }
             let again = retries.and_then(|retries| {
-                let next = self.next(retries, &outcome, grpc_status, further)?;
-                let place = destination.budget.take(retries.budget);
+                let place = match self.next(retries, &outcome, grpc_status, further) {
+                    Ok(wait) => destination
+                        .budget
+                        .take(retries.budget)
+                        .map(|place| (wait, place)),
+                    Err(NoRetry::AttemptsUsed) if further > 0 => {
+                        self.gave_up = Some("retried");
+                        return None;
+                    }
+                    Err(_) => return None,
+                };
                 if place.is_none() {
+                    self.gave_up = Some("over_budget");
                     RequestCounters::count(&destination.counters.over_budget);
                 }
-                Some((next, place?))
+                place
             });
             match (again, outcome) {
                 (Some((wait, taken)), _) => {
@@ -284,7 +303,7 @@ impl<'a> Exchange<'a> {
         outcome: &Result<Response<AnswerBody>, TryError>,
         grpc_status: Option<u8>,
         further: u32,
-    ) -> Option<std::time::Duration> {
+    ) -> Result<std::time::Duration, NoRetry> {
         let request = Repeatable {
             is_idempotent: self.head.method.is_idempotent(),
             has_body: self.body.is_whole(),
@@ -299,15 +318,14 @@ impl<'a> Exchange<'a> {
             },
         };
         let left = self.deadline.left(Instant::now());
-        let next = retries.policy.next(
+        retries.policy.next(
             seen,
             request,
             further,
             asked.unwrap_or_default(),
             left,
             rand::random(),
-        );
-        next.ok()
+        )
     }
 }
 

@@ -9,6 +9,7 @@ mod headers;
 mod pushback;
 mod reason;
 mod request_body;
+mod retry_mark;
 mod server;
 mod session;
 mod strict_io;

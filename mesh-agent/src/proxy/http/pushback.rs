@@ -4,10 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, header};
 
+use super::retry_mark::NO_RETRY;
 use crate::policy::retry::Pushback;
 
-/// Reads `grpc-retry-pushback-ms` and `Retry-After` (RFC 9110, 10.2.3: seconds or a date).
+/// Reads the mark, `grpc-retry-pushback-ms` and `Retry-After` (RFC 9110, 10.2.3: seconds or a date).
 pub fn pushback(headers: &HeaderMap) -> Pushback {
+    if headers.contains_key(NO_RETRY) {
+        return Pushback::Never;
+    }
     if let Some(value) = headers.get("grpc-retry-pushback-ms") {
         return Pushback::parse_grpc(value.as_bytes());
     }

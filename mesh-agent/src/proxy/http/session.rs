@@ -2,17 +2,18 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use http::{Request, Response};
 
-use super::{body::AnswerBody, headers, reason::Reason, strict_io::Refusal};
+use super::{body::AnswerBody, headers, reason::Reason, strict_io::Refusal, upstream::Key};
 use crate::{
     policy::balance::{HashKey, hash},
     proxy::{
         PodProxy,
-        destinations::{Destination, Destinations, RequestCounters, Route},
+        destinations::{Destination, RequestCounters, Target},
+        upstream::SeenAs,
     },
 };
 
@@ -23,66 +24,34 @@ pub struct Session {
     pub pod: Arc<PodProxy>,
     /// The client's end.
     pub client: SocketAddr,
-    /// The address that the app had bound its socket to.
-    pub source: Option<IpAddr>,
+    /// Whom servers take for their client.
+    pub seen_as: SeenAs,
     /// What is wrong with its last request, if anything is.
     pub refusal: Arc<Refusal>,
-    original: SocketAddr,
-    known: Mutex<Known>,
-}
-
-/// What was found out for the running configuration.
-#[derive(Debug)]
-struct Known {
-    destinations: Arc<Destinations>,
-    route: Route,
-    /// The only destination, when requests need not be told apart by host.
-    only: Option<Arc<Destination>>,
-}
-
-impl Known {
-    fn new(destinations: Arc<Destinations>, route: Route) -> Self {
-        let only = route.only();
-        Self {
-            destinations,
-            route,
-            only,
-        }
-    }
+    target: Target,
 }
 
 impl Session {
-    /// A connection of `client`'s to where `route` leads.
-    pub fn new(
-        pod: Arc<PodProxy>,
-        client: SocketAddr,
-        source: Option<IpAddr>,
-        destinations: Arc<Destinations>,
-        route: Route,
-    ) -> Self {
+    /// A connection of `client`'s, whose requests are for `target`.
+    pub fn new(pod: Arc<PodProxy>, client: SocketAddr, seen_as: SeenAs, target: Target) -> Self {
         Self {
             pod,
             client,
-            source,
+            seen_as,
             refusal: Arc::default(),
-            original: route.original(),
-            known: Mutex::new(Known::new(destinations, route)),
+            target,
         }
     }
 
     /// What a request is for, by the configuration that runs now.
     pub fn destination<B>(&self, request: &Request<B>) -> Arc<Destination> {
-        let now = self.pod.destinations.get();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&now, &known.destinations) {
-            let route = now.route_of_request(self.original);
-            *known = Known::new(now, route);
-        }
-        if let Some(only) = &known.only {
-            return Arc::clone(only);
-        }
-        let host = headers::host(request).unwrap_or_default();
-        known.route.by_host(&host)
+        let now = || self.pod.destinations.get();
+        self.target.of_request(now, || headers::host(request))
+    }
+
+    /// Whether it came from outside, to a server of the pod.
+    pub const fn is_inbound(&self) -> bool {
+        matches!(self.seen_as, SeenAs::Client { .. })
     }
 
     /// The answer to a request that is not forwarded.
@@ -103,6 +72,21 @@ impl Session {
             }),
             HashKey::Header(name) => request.headers().get(name).map(|it| hash(it.as_bytes())),
             HashKey::Cookie(name) => headers::cookie(request.headers(), name).map(hash),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Nobody else is seen as this client.
+        if self.is_inbound() {
+            let server = self.target.by_address();
+            for endpoint in &server.endpoints {
+                self.pod.pools.forget(Key {
+                    server: endpoint.address,
+                    seen_as: self.seen_as,
+                });
+            }
         }
     }
 }

@@ -84,7 +84,7 @@ pub async fn send(
     let policy = &destination.policy;
     let key = Key {
         server,
-        source: session.source,
+        seen_as: session.seen_as,
     };
     let within = left.map_or(policy.connect, |left| left.min(policy.connect));
     if request.version() == Version::HTTP_2 {

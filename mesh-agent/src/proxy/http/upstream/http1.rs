@@ -107,6 +107,11 @@ impl Pool {
         });
     }
 
+    /// Closes the idle connections with this key.
+    pub fn forget(&self, key: Key) {
+        self.lock().remove(&key);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Vec<Idle>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

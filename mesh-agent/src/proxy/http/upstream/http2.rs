@@ -80,6 +80,11 @@ impl Pool {
         });
     }
 
+    /// Lets the connection with this key end with the requests that are under way on it.
+    pub fn forget(&self, key: Key) {
+        self.lock().remove(&key);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<Slot>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,24 +4,22 @@
 pub mod http1;
 pub mod http2;
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
 
-use crate::proxy::{PodProxy, upstream};
+use crate::proxy::{
+    PodProxy,
+    upstream::{self, SeenAs},
+};
 
 /// What distinguishes connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The server.
     pub server: SocketAddr,
-    /// The address that the app had bound its socket to.
-    pub source: Option<IpAddr>,
+    /// Whom it takes for its client.
+    pub seen_as: SeenAs,
 }
 
 /// Why there is no connection.
@@ -48,6 +46,12 @@ impl Pools {
         self.http1.sweep();
         self.http2.sweep();
     }
+
+    /// Closes a connection that nobody will use any more, unless a request is under way on it.
+    pub fn forget(&self, key: Key) {
+        self.http1.forget(key);
+        self.http2.forget(key);
+    }
 }
 
 /// Connects from inside the pod.
@@ -56,7 +60,7 @@ async fn connect(
     key: Key,
     within: Duration,
 ) -> Result<TcpStream, ConnectError> {
-    let connecting = upstream::connect(&pod.netns, &pod.maps, key.server, key.source);
+    let connecting = upstream::connect(&pod.netns, &pod.maps, key.server, key.seen_as);
     match tokio::time::timeout(within, connecting).await {
         Ok(connected) => connected.map_err(ConnectError::Failed),
         Err(_elapsed) => Err(ConnectError::Timeout),

@@ -1,0 +1,264 @@
+//! A captured connection: what it speaks, and how it gets to a server.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use super::{
+    PodProxy,
+    connection::{Moved, join, log_failure},
+    destinations::{Destination, Endpoint, Target},
+    detect::{detect, is_waiting_for_http2},
+    given_up::given_up,
+    http,
+    upstream::{self, SeenAs},
+};
+use crate::{
+    config::Protocol,
+    policy::{
+        detection::Spoken,
+        retry::{Pushback, Repeatable, TryOutcome},
+    },
+};
+
+/// How long a client may take to say that it speaks HTTP, and so can be told what is wrong, when its
+/// destination cannot be reached.
+const LAST_CHANCE: Duration = Duration::from_millis(100);
+
+/// How long a client is waited for where the last one spoke HTTP.
+const HEAD_START: Duration = Duration::from_millis(20);
+
+/// How long a client is waited for when its server has shown that it speaks HTTP/2.
+const HTTP2_CLIENT: Duration = Duration::from_secs(1);
+
+/// A captured connection.
+pub(super) struct Captured<'a> {
+    /// The client.
+    pub client: TcpStream,
+    /// Its end.
+    pub address: SocketAddr,
+    /// Whom servers take for it.
+    pub seen_as: SeenAs,
+    /// The pod it comes from or goes to.
+    pub pod: &'a Arc<PodProxy>,
+    /// Its bytes.
+    pub moved: &'a Arc<Moved>,
+}
+
+/// A connection to a server of a destination.
+struct Connected {
+    endpoint: Arc<Endpoint>,
+    stream: TcpStream,
+    took: Duration,
+}
+
+/// Who spoke first.
+enum First {
+    Client(Spoken, Option<Connected>),
+    Server(Connected),
+    /// The client has given up.
+    Nobody,
+}
+
+impl Captured<'_> {
+    /// Carries it to its end, by what is spoken there.
+    pub async fn carry(
+        self,
+        protocol: Protocol,
+        original: SocketAddr,
+        target: Target,
+    ) -> io::Result<()> {
+        match protocol {
+            Protocol::Tcp => self.forward_to(&target.by_address()).await,
+            Protocol::Http1 => self.serve(Spoken::Http1, target).await,
+            Protocol::Http2 => self.serve(Spoken::Http2, target).await,
+            Protocol::Auto => self.find_out(original, target).await,
+        }
+    }
+
+    /// Forwards it to one server, byte by byte.
+    pub async fn carry_to(self, server: SocketAddr) -> io::Result<()> {
+        let connected = self.connect_to(server).await;
+        let connected = connected.inspect_err(|error| self.count_failure(server, error));
+        match connected? {
+            Some(server) => join(&self.client, &server, self.moved).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Looks at the client's first bytes; meanwhile connects, for protocols in which the server speaks
+    /// first.
+    async fn find_out(self, original: SocketAddr, target: Target) -> io::Result<()> {
+        let destination = target.by_address();
+        let first = self.first(&destination).await.inspect_err(|error| {
+            self.count_failure(original, error);
+        });
+        let first = first?;
+        let is_http = matches!(first, First::Client(Spoken::Http1 | Spoken::Http2, _));
+        destination.speaks_http.store(is_http, Ordering::Relaxed);
+        match first {
+            First::Client(spoken @ (Spoken::Http1 | Spoken::Http2), connected) => {
+                if let Some(connected) = connected
+                    && spoken == Spoken::Http1
+                {
+                    self.keep(&destination, connected).await;
+                }
+                self.serve(spoken, target).await
+            }
+            First::Client(Spoken::Tls | Spoken::Tcp, Some(connected))
+            | First::Server(connected) => self.join(&destination, connected).await,
+            First::Client(Spoken::Tls | Spoken::Tcp, None) => self.forward_to(&destination).await,
+            First::Nobody => Ok(()),
+        }
+    }
+
+    async fn first(&self, destination: &Destination) -> io::Result<First> {
+        let mut told = pin!(detect(&self.client));
+        // A connection made for nothing would be one too many for each client's.
+        if destination.speaks_http.load(Ordering::Relaxed)
+            && let Ok(told) = timeout(HEAD_START, &mut told).await
+        {
+            return Ok(First::Client(told?, None));
+        }
+        let connected = tokio::select! {
+            biased;
+            // Most clients have spoken already.
+            told = &mut told => return Ok(First::Client(told?, None)),
+            connected = self.connect(destination) => connected,
+        };
+        match connected {
+            Ok(Some(connected)) => {
+                tokio::select! {
+                    biased;
+                    told = &mut told => return Ok(First::Client(told?, Some(connected))),
+                    // An end or an error is as good.
+                    _ = connected.stream.readable() => {}
+                }
+                if is_waiting_for_http2(&connected.stream)
+                    && let Ok(told) = timeout(HTTP2_CLIENT, told).await
+                {
+                    return Ok(First::Client(told?, Some(connected)));
+                }
+                Ok(First::Server(connected))
+            }
+            Ok(None) => Ok(First::Nobody),
+            Err(error) => match timeout(LAST_CHANCE, told).await {
+                Ok(Ok(spoken @ (Spoken::Http1 | Spoken::Http2))) => Ok(First::Client(spoken, None)),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Keeps a connection that was made too early for the requests to come.
+    async fn keep(&self, destination: &Destination, connected: Connected) {
+        let key = http::Key {
+            server: connected.endpoint.address,
+            seen_as: self.seen_as,
+        };
+        let idle = destination.policy.idle;
+        if let Ok(upstream) = http::Upstream::new(connected.stream, key, idle).await {
+            self.pod.pools.http1.put(upstream);
+        }
+    }
+
+    async fn serve(self, spoken: Spoken, target: Target) -> io::Result<()> {
+        let pod = Arc::clone(self.pod);
+        let finishing = pod.connections.finishing();
+        let session = http::Session::new(pod, self.address, self.seen_as, target);
+        let moved = Arc::clone(self.moved);
+        if spoken == Spoken::Http2 {
+            http::serve_http2(self.client, session, moved, finishing).await
+        } else {
+            http::serve_http1(self.client, session, moved, finishing).await
+        }
+    }
+
+    async fn forward_to(self, destination: &Destination) -> io::Result<()> {
+        let connected = self.connect(destination).await.inspect_err(|error| {
+            let server = destination.endpoints.first().map(|it| it.address);
+            self.count_failure(server.unwrap_or(self.address), error);
+        });
+        match connected? {
+            Some(connected) => self.join(destination, connected).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn join(self, destination: &Destination, connected: Connected) -> io::Result<()> {
+        destination.answered(&connected.endpoint, connected.took, Instant::now());
+        join(&self.client, &connected.stream, self.moved).await
+    }
+
+    fn count_failure(&self, destination: SocketAddr, error: &io::Error) {
+        self.pod.connections.count_failed();
+        log_failure(&self.pod.netns, destination, error);
+    }
+
+    /// Connects to a server of a destination, by its policy; `None` when the client has given up.
+    async fn connect(&self, destination: &Destination) -> io::Result<Option<Connected>> {
+        let mut tried = Vec::new();
+        loop {
+            let now = Instant::now();
+            let endpoint = destination
+                .pick(None, &tried, now)
+                .ok_or_else(|| io::Error::other("the destination has no endpoints"))?;
+            let connecting = timeout(
+                destination.policy.connect,
+                self.connect_to(endpoint.address),
+            );
+            let connected = connecting
+                .await
+                .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
+            let error = match connected {
+                Ok(stream) => {
+                    let took = now.elapsed();
+                    return Ok(stream.map(|stream| Connected {
+                        endpoint,
+                        stream,
+                        took,
+                    }));
+                }
+                Err(error) => error,
+            };
+            destination.failed(&endpoint, now.elapsed(), Instant::now());
+            let further = tried.len() as u32;
+            tried.push(endpoint.address);
+            let Some(retries) = &destination.policy.retries else {
+                return Err(error);
+            };
+            let nothing_sent = Repeatable {
+                is_idempotent: true,
+                has_body: true,
+            };
+            let next = retries.policy.next(
+                TryOutcome::ConnectFailure,
+                nothing_sent,
+                further,
+                Pushback::None,
+                None,
+                rand::random(),
+            );
+            let (Ok(wait), Some(_place)) = (next, destination.budget.take(retries.budget)) else {
+                return Err(error);
+            };
+            sleep(wait).await;
+        }
+    }
+
+    async fn connect_to(&self, server: SocketAddr) -> io::Result<Option<TcpStream>> {
+        let connecting = upstream::connect(&self.pod.netns, &self.pod.maps, server, self.seen_as);
+        tokio::select! {
+            connected = connecting => connected.map(Some),
+            () = given_up(&self.client) => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The servers of one pod whose HTTP comes through the agent.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Instant,
+};
+
+use lru::LruCache;
+
+use super::destinations::{Destination, Policy};
+use crate::config::{Pod, Protocol};
+
+/// Servers of a pod that are remembered: what is known of others is forgotten.
+const MOST: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// The servers of one pod.
+#[derive(Debug)]
+pub struct Servers {
+    settings: RwLock<Settings>,
+    /// By where they really listen.
+    known: Mutex<LruCache<SocketAddr, Arc<Destination>>>,
+}
+
+#[derive(Debug, Default)]
+struct Settings {
+    pod: String,
+    protocol: Protocol,
+    /// Ports of servers that are told their client's address in a header.
+    proxy_protocol_ports: Vec<u16>,
+}
+
+impl Default for Servers {
+    fn default() -> Self {
+        Self {
+            settings: RwLock::default(),
+            known: Mutex::new(LruCache::new(MOST)),
+        }
+    }
+}
+
+impl Servers {
+    /// Does as the configuration of the pod says, from now on.
+    pub fn apply(&self, pod: &Pod) {
+        let mut settings = self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *settings = Settings {
+            pod: pod.name.clone(),
+            protocol: pod.capture.inbound_protocol,
+            proxy_protocol_ports: pod.capture.proxy_protocol_ports.clone(),
+        };
+    }
+
+    /// What the server on this port speaks.
+    pub fn protocol(&self, port: u16) -> Protocol {
+        // What follows a header of its own is not looked into.
+        if self.speaks_proxy_protocol(port) {
+            Protocol::Tcp
+        } else {
+            self.settings().protocol
+        }
+    }
+
+    /// Whether the server on this port is told its client's address in a header.
+    pub fn speaks_proxy_protocol(&self, port: u16) -> bool {
+        self.settings().proxy_protocol_ports.contains(&port)
+    }
+
+    /// The server that listens at `address`.
+    pub fn server(&self, address: SocketAddr, protocol: Protocol) -> Arc<Destination> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get_or_insert(address, || {
+            Arc::new(Destination::new(
+                format!("inbound:{}:{address}", self.settings().pod).into(),
+                protocol,
+                Arc::new(Policy::inbound()),
+                &[(address, 1)],
+                None,
+                Instant::now(),
+            ))
+        });
+        Arc::clone(known)
+    }
+
+    /// Those that were used.
+    pub fn list(&self) -> Vec<Arc<Destination>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|(_, server)| Arc::clone(server)).collect()
+    }
+
+    fn settings(&self) -> std::sync::RwLockReadGuard<'_, Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
