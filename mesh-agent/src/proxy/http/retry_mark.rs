@@ -84,6 +84,8 @@ fn identity(headers: &HeaderMap) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
     #[test]
     fn requests_are_known_by_what_services_pass_on() {
         let of = |lines: &[(&HeaderName, &'static str)]| {
@@ -92,7 +94,6 @@ mod tests {
             };
             identity(&lines.iter().map(line).collect())
         };
-        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         let expected = Some(hash(TRACE.as_bytes(), 0));
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let other = "00-4bf92f3577b34da6a3ce929d0e0e4736-1111111111111111-01";
