@@ -48,8 +48,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     }
     crate::check::requirements_of_run()?;
     descriptors::raise_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("mesh-agent")
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

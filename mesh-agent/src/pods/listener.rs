@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::AsFd as _,
 };
 
@@ -13,7 +13,6 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
-use tokio::net::{TcpListener, UdpSocket};
 
 use super::{
     Netns, loopback,
@@ -119,7 +118,7 @@ pub(super) fn open(netns: &Netns, wanted: Wanted, maps: &Maps) -> Result<Opened,
     let (streams, inbound, datagrams) = sockets;
     let stream = |socket: Socket| {
         maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
-        TcpListener::from_std(socket.into())
+        Ok::<TcpListener, io::Error>(socket.into())
     };
     let inbound = inbound.try_map(stream)?;
     for (listener, is_ipv4) in [(&inbound.ipv4, true), (&inbound.ipv6, false)] {
@@ -132,7 +131,7 @@ pub(super) fn open(netns: &Netns, wanted: Wanted, maps: &Maps) -> Result<Opened,
         inbound,
         datagrams: datagrams.try_map(|socket| {
             maps.mark_socket(socket.as_fd(), SocketRole::Listener)?;
-            UdpSocket::from_std(socket.into())
+            Ok::<UdpSocket, io::Error>(socket.into())
         })?,
         has_ipv6,
     })

@@ -1,15 +1,18 @@
 //! The agent's listeners in one pod, and the tasks that accept from them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{TcpListener, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
-    net::{TcpListener, UdpSocket},
     sync::watch,
     task::{AbortHandle, JoinSet},
 };
 
 use super::listener::{Families, Opened, Wanted};
-use crate::proxy::{Direction, PodProxy, serve, serve_datagrams};
+use crate::proxy::{Direction, PodProxy, serve, serve_datagrams, workers};
 
 /// How long listeners go on accepting once the kernel half has stopped redirecting to them: a
 /// connection may be queued, or between the kernel half's verdict and its handshake.
@@ -47,8 +50,8 @@ impl Serving {
         while self.tasks.try_join_next().is_some() {}
         let mut spawn_stream = |listener: TcpListener, direction| {
             let serving = serve(listener, Arc::clone(pod), direction);
-            self.tasks
-                .spawn(until_stopped(serving, self.running.subscribe()))
+            let serving = until_stopped(serving, self.running.subscribe());
+            self.tasks.spawn_on(serving, &workers::in_turn())
         };
         let Opened {
             streams,
@@ -69,8 +72,8 @@ impl Serving {
         }
         let mut spawn_datagrams = |socket: UdpSocket| {
             let serving = serve_datagrams(socket, Arc::clone(pod));
-            self.tasks
-                .spawn(until_stopped(serving, self.running.subscribe()))
+            let serving = until_stopped(serving, self.running.subscribe());
+            self.tasks.spawn_on(serving, &workers::in_turn())
         };
         if let Some(socket) = datagrams.ipv4 {
             self.datagrams.ipv4 = Some(spawn_datagrams(socket));
@@ -126,7 +129,7 @@ mod tests {
         sync::atomic::{AtomicUsize, Ordering},
     };
 
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 

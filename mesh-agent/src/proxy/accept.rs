@@ -1,10 +1,23 @@
 //! Accepts connections in a pod.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::net::TcpListener;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::TcpStream,
+};
 
-use super::{PodProxy, capacity, connection::forward, occasionally::Occasionally};
+use super::{
+    PodProxy, capacity,
+    connection::{Open, forward},
+    occasionally::Occasionally,
+    workers,
+};
 
 /// How long to leave new connections waiting when there is no descriptor left for them at all.
 const NO_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(20);
@@ -22,15 +35,21 @@ pub enum Direction {
 /// Accepts and forwards connections in one pod, until dropped. Returns when the listener is dead.
 pub async fn serve(listener: TcpListener, pod: Arc<PodProxy>, direction: Direction) {
     static SAID: Occasionally = Occasionally::new();
+    let listener = match AsyncFd::with_interest(listener, Interest::READABLE) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("cannot wait for connections: {error}"),
+    };
     loop {
-        match listener.accept().await {
+        // Not tokio's own accept, which would tie the connection to this thread.
+        let accepted = listener.async_io(Interest::READABLE, TcpListener::accept);
+        match accepted.await {
             Ok((client, peer)) => {
                 let open = pod.connections.begin();
                 // Accepted first: to wait with room in hand would keep it from busier pods.
                 let room = capacity::room().await;
                 let pod = Arc::clone(&pod);
-                tokio::spawn(async move {
-                    forward(open, client, peer, &pod, direction).await;
+                workers::carry(async move {
+                    carry(open, client, peer, &pod, direction).await;
                     drop(room);
                 });
             }
@@ -54,6 +73,20 @@ pub async fn serve(listener: TcpListener, pod: Arc<PodProxy>, direction: Directi
                 return;
             }
         }
+    }
+}
+
+async fn carry(
+    open: Open,
+    client: std::net::TcpStream,
+    peer: SocketAddr,
+    pod: &Arc<PodProxy>,
+    direction: Direction,
+) {
+    let client = client.set_nonblocking(true).map(|()| client);
+    match client.and_then(TcpStream::from_std) {
+        Ok(client) => forward(open, client, peer, pod, direction).await,
+        Err(error) => tracing::error!("cannot carry a connection: {error}"),
     }
 }
 

@@ -1,10 +1,12 @@
 //! A captured connection: what it speaks, and how it gets to a server.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     pin::pin,
     sync::{Arc, atomic::Ordering},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -129,11 +131,21 @@ impl Captured<'_> {
         {
             return Ok(First::Client(told?, None));
         }
+        // Most clients have spoken already.
+        let at_once = poll_fn(|context| Poll::Ready(told.as_mut().poll(context)));
+        if let Poll::Ready(told) = at_once.await {
+            return Ok(First::Client(told?, None));
+        }
+        let mut connecting = pin!(self.connect(destination));
         let connected = tokio::select! {
             biased;
-            // Most clients have spoken already.
-            told = &mut told => return Ok(First::Client(told?, None)),
-            connected = self.connect(destination) => connected,
+            told = &mut told => {
+                // Begun, the server may have seen it: it is to be of use.
+                let connected = timeout(HEAD_START, connecting).await;
+                let connected = connected.ok().and_then(Result::ok).flatten();
+                return Ok(First::Client(told?, connected));
+            }
+            connected = &mut connecting => connected,
         };
         match connected {
             Ok(Some(connected)) => {
@@ -166,7 +178,7 @@ impl Captured<'_> {
         };
         let idle = destination.policy.idle;
         if let Ok(upstream) = http::Upstream::new(connected.stream, key, idle).await {
-            self.pod.pools.http1.put(upstream);
+            self.pod.pools.here().http1.put(upstream);
         }
     }
 

@@ -26,6 +26,7 @@ mod proxy_protocol;
 mod scratch;
 mod servers;
 mod upstream;
+pub mod workers;
 
 pub use accept::{Direction, serve};
 pub use connection::{Accepted, Connection, ConnectionStatus, Connections};

@@ -4,7 +4,12 @@ mod counters;
 mod flows;
 mod packet_info;
 
-use std::{io, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{self, IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::net::UdpSocket;
 
@@ -37,8 +42,11 @@ impl Asked {
 }
 
 /// Serves the datagrams that come to `socket`, until dropped.
-pub async fn serve_datagrams(socket: UdpSocket, pod: Arc<PodProxy>) {
-    let socket = Arc::new(socket);
+pub async fn serve_datagrams(socket: net::UdpSocket, pod: Arc<PodProxy>) {
+    let socket = match UdpSocket::from_std(socket) {
+        Ok(socket) => Arc::new(socket),
+        Err(error) => return tracing::error!("cannot wait for datagrams: {error}"),
+    };
     let mut flows = Flows::new(Arc::clone(&pod));
     let queries = dns::Queries::new(Arc::clone(&pod));
     let mut buffer = vec![0; LARGEST];

@@ -103,7 +103,7 @@ async fn send_http1(
 ) -> Result<Response<AnswerBody>, TryError> {
     let pod = &session.pod;
     loop {
-        let upstream = match pod.pools.http1.take(key).await {
+        let upstream = match pod.pools.here().http1.take(key).await {
             Some(upstream) => upstream,
             None => Upstream::connect(pod, key, within, idle).await?,
         };
@@ -129,7 +129,7 @@ async fn send_http2(
     request: Request<TryBody>,
     within: Duration,
 ) -> Result<Response<AnswerBody>, TryError> {
-    let pool = &session.pod.pools.http2;
+    let pool = &session.pod.pools.here().http2;
     let connection = pool.connection(&session.pod, key, within).await?;
     match http2::send(connection, request).await {
         Ok(response) => Ok(response.map(AnswerBody::http2)),

@@ -247,7 +247,7 @@ impl Answer {
             && let Some(pod) = self.pod.upgrade()
         {
             upstream.is_reused = true;
-            pod.pools.http1.put(upstream);
+            pod.pools.here().http1.put(upstream);
         }
     }
 

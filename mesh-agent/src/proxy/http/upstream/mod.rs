@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use crate::proxy::{
     PodProxy,
     upstream::{self, SeenAs},
+    workers,
 };
 
 /// What distinguishes connections.
@@ -31,26 +32,46 @@ pub enum ConnectError {
     Timeout,
 }
 
-/// The kept connections of one pod.
+/// The kept connections of one pod. Each worker has its own: see [`workers`].
+#[derive(Debug)]
+pub struct Pools(Box<[WorkerPools]>);
+
+/// The kept connections of one pod on one worker.
 #[derive(Debug, Default)]
-pub struct Pools {
+pub struct WorkerPools {
     /// HTTP/1 connections that carry no request.
     pub http1: http1::Pool,
     /// HTTP/2 connections.
     pub http2: http2::Pool,
 }
 
+impl Default for Pools {
+    fn default() -> Self {
+        let pools = (0..workers::count()).map(|_| WorkerPools::default());
+        Self(pools.collect())
+    }
+}
+
 impl Pools {
+    /// Those of this worker.
+    pub fn here(&self) -> &WorkerPools {
+        &self.0[workers::here()]
+    }
+
     /// Forgets connections that are of no use any more.
     pub fn sweep(&self) {
-        self.http1.sweep();
-        self.http2.sweep();
+        for pools in &self.0 {
+            pools.http1.sweep();
+            pools.http2.sweep();
+        }
     }
 
     /// Closes a connection that nobody will use any more, unless a request is under way on it.
     pub fn forget(&self, key: Key) {
-        self.http1.forget(key);
-        self.http2.forget(key);
+        for pools in &self.0 {
+            pools.http1.forget(key);
+            pools.http2.forget(key);
+        }
     }
 }
 
