@@ -23,5 +23,5 @@ pub use member::{PodReport, PodState};
 pub use netns::{Netns, NetnsError, NetnsIdentity, remember_own};
 pub use set::PodSet;
 pub use socket_options::{
-    SendBuffer, choose_port_at_connect, close_in_order, reset_on_close, send_buffer,
+    SendBuffer, choose_port_at_connect, close_in_order, reset_on_close, send_buffer, watched,
 };

@@ -1,15 +1,18 @@
-//! Socket options that no library wraps.
+//! Socket options that no library wraps, and waiting for a listener.
 //!
-//! `unsafe`: getsockopt(2) and setsockopt(2) with their raw pointers.
+//! `unsafe`: getsockopt(2) and setsockopt(2) with their raw pointers; the runtime trusts that a descriptor
+//! stays open as long as the object that reports it.
 #![allow(unsafe_code)]
 
 use std::{
     io,
+    net::TcpListener,
     os::fd::{AsFd, AsRawFd as _},
     time::Duration,
 };
 
 use socket2::SockRef;
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Cookie of the network namespace that `socket` lives in (`SO_NETNS_COOKIE`, Linux 5.14).
 pub fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
@@ -36,6 +39,13 @@ pub fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
 /// (`IP_BIND_ADDRESS_NO_PORT`), so that one source address does not run out of ports.
 pub fn choose_port_at_connect(socket: &impl AsFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// A listener on this thread's runtime, whose connections are not: tokio's own ties them to it.
+pub fn watched(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    // SAFETY: a `TcpListener` owns its descriptor and never exchanges it.
+    let watched = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    watched.map_err(io::Error::from)
 }
 
 /// Takes no data with a SYN, whatever `net.ipv4.tcp_fastopen` says; to be called after listen.

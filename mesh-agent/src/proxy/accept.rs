@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    net::TcpStream,
-};
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{
     PodProxy, capacity,
@@ -18,6 +15,7 @@ use super::{
     occasionally::Occasionally,
     workers,
 };
+use crate::pods;
 
 /// How long to leave new connections waiting when there is no descriptor left for them at all.
 const NO_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(20);
@@ -35,7 +33,7 @@ pub enum Direction {
 /// Accepts and forwards connections in one pod, until dropped. Returns when the listener is dead.
 pub async fn serve(listener: TcpListener, pod: Arc<PodProxy>, direction: Direction) {
     static SAID: Occasionally = Occasionally::new();
-    let listener = match AsyncFd::with_interest(listener, Interest::READABLE) {
+    let listener = match pods::watched(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("cannot wait for connections: {error}"),
     };

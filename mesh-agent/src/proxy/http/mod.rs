@@ -1,5 +1,6 @@
 //! HTTP/1 and HTTP/2 between apps and the servers of their destinations.
 
+mod batched_io;
 mod body;
 mod counted_io;
 mod deadlines;

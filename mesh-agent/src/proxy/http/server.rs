@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use super::{
+    batched_io::batched,
     counted_io::CountedIo,
     exchange::{Tunnel, exchange},
     framing::{LARGEST_HEAD, MOST_HEADERS},
@@ -112,7 +113,7 @@ pub async fn serve_http2(
         let session = Arc::clone(&session);
         async move { Ok::<_, Infallible>(exchange(&session, request).await.0) }
     });
-    let io = TokioIo::new(CountedIo::new(client, moved));
+    let (io, flusher) = batched(client, Some(moved));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -122,7 +123,7 @@ pub async fn serve_http2(
         .max_header_list_size(LARGEST_HEAD as u32)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let mut draining = pin!(draining);
     let mut is_draining = false;
@@ -131,7 +132,9 @@ pub async fn serve_http2(
             is_draining = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(context)
+        let ended = connection.as_mut().poll(context);
+        flusher.flush(context);
+        ended
     })
     .await
     .map_err(io::Error::other)

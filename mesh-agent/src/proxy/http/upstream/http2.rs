@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,11 +15,18 @@ use http::{Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::http2::{self, SendRequest},
+    rt::Executor,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{ConnectError, Key};
-use crate::proxy::{PodProxy, http::request_body::TryBody};
+use crate::proxy::{
+    PodProxy,
+    http::{
+        batched_io::{Flusher, batched},
+        request_body::TryBody,
+    },
+};
 
 /// A server that vanished without a word is noticed after this and as long again.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -92,13 +101,14 @@ impl Pool {
 
 async fn connect(pod: &Arc<PodProxy>, key: Key, within: Duration) -> Result<Sender, ConnectError> {
     let stream = super::connect(pod, key, within).await?;
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (io, flusher) = batched(stream, None);
+    let (sender, connection) = http2::Builder::new(Flushing::new(flusher))
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(io))
         .await
         .map_err(|error| ConnectError::Failed(std::io::Error::other(error)))?;
     tokio::spawn(async move {
@@ -107,6 +117,36 @@ async fn connect(pod: &Arc<PodProxy>, key: Key, within: Duration) -> Result<Send
         }
     });
     Ok(sender)
+}
+
+/// Spawns hyper's tasks for one connection. The first is the one that reads and writes
+/// (`hyper::proto::h2::client::handshake`).
+#[derive(Clone)]
+struct Flushing(Arc<Mutex<Option<Flusher>>>);
+
+impl Flushing {
+    fn new(flusher: Flusher) -> Self {
+        Self(Arc::new(Mutex::new(Some(flusher))))
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Flushing {
+    fn execute(&self, task: F) {
+        let flusher = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(flusher) = flusher else {
+            tokio::spawn(task);
+            return;
+        };
+        tokio::spawn(async move {
+            let mut task = pin!(task);
+            poll_fn(|context| {
+                let ended = task.as_mut().poll(context);
+                flusher.flush(context);
+                ended
+            })
+            .await;
+        });
+    }
 }
 
 /// Why a request was not answered.
