@@ -32,7 +32,7 @@ pub struct AnswerBody {
 enum Source {
     None,
     Own(Bytes),
-    Http1(Box<Answer>),
+    Http1(Answer),
     Http2(Incoming),
 }
 
@@ -58,7 +58,7 @@ impl AnswerBody {
 
     /// What comes over a connection that nobody else uses.
     pub fn http1(answer: Answer) -> Self {
-        Self::new(Source::Http1(Box::new(answer)))
+        Self::new(Source::Http1(answer))
     }
 
     /// What comes over a stream.

@@ -164,7 +164,7 @@ impl<'a> Exchange<'a> {
         guard.request = Some(active);
         let protocol = headers::strip_hop_by_hop(response.headers_mut());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && self.upgrade.is_some() {
-            return switch_protocols(response, protocol).await;
+            return Box::pin(switch_protocols(response, protocol)).await;
         }
         if self.upgrade.is_some() {
             // What the client sent after this request was not looked at.

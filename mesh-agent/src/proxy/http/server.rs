@@ -111,7 +111,8 @@ pub async fn serve_http2(
     let session = Arc::new(session);
     let service = service_fn(move |request: Request<Incoming>| {
         let session = Arc::clone(&session);
-        async move { Ok::<_, Infallible>(exchange(&session, request).await.0) }
+        // hyper moves it several times.
+        Box::pin(async move { Ok::<_, Infallible>(exchange(&session, request).await.0) })
     });
     let (io, flusher) = batched(client, Some(moved));
     let connection = http2::Builder::new(TokioExecutor::new())

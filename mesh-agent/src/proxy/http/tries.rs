@@ -105,7 +105,8 @@ async fn send_http1(
     loop {
         let upstream = match pod.pools.here().http1.take(key).await {
             Some(upstream) => upstream,
-            None => Upstream::connect(pod, key, within, idle).await?,
+            // What is rare is not to make every request larger.
+            None => Box::pin(Upstream::connect(pod, key, within, idle)).await?,
         };
         let is_reused = upstream.is_reused;
         match upstream.send(request, pod).await {

@@ -48,7 +48,7 @@ pub struct Upstream {
 pub struct Pool(Mutex<HashMap<Key, Vec<Idle>>>);
 
 struct Idle {
-    upstream: Upstream,
+    upstream: Box<Upstream>,
     until: Instant,
 }
 
@@ -62,7 +62,7 @@ pub enum SendError {
 
 impl Pool {
     /// An idle connection that is still good, if there is one.
-    pub async fn take(&self, key: Key) -> Option<Upstream> {
+    pub async fn take(&self, key: Key) -> Option<Box<Upstream>> {
         loop {
             let kept = {
                 let mut pool = self.lock();
@@ -85,7 +85,7 @@ impl Pool {
     }
 
     /// Keeps a connection that carries no request.
-    pub fn put(&self, upstream: Upstream) {
+    pub fn put(&self, upstream: Box<Upstream>) {
         let until = Instant::now() + upstream.idle;
         let mut pool = self.lock();
         let idle = pool.entry(upstream.key).or_default();
@@ -124,7 +124,7 @@ impl Upstream {
         key: Key,
         within: Duration,
         idle: Duration,
-    ) -> Result<Self, ConnectError> {
+    ) -> Result<Box<Self>, ConnectError> {
         let stream = super::connect(pod, key, within).await?;
         Self::new(stream, key, idle)
             .await
@@ -132,20 +132,20 @@ impl Upstream {
     }
 
     /// Speaks HTTP on a new connection.
-    pub async fn new(stream: TcpStream, key: Key, idle: Duration) -> hyper::Result<Self> {
+    pub async fn new(stream: TcpStream, key: Key, idle: Duration) -> hyper::Result<Box<Self>> {
         let mut builder = http1::Builder::new();
         builder
             .preserve_header_case(true)
             .max_buf_size(LARGEST_HEAD);
         // Only makes the halves.
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-        Ok(Self {
+        Ok(Box::new(Self {
             key,
             sender,
             connection,
             idle,
             is_reused: false,
-        })
+        }))
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
@@ -154,18 +154,19 @@ impl Upstream {
 
     /// Sends a request and waits until its answer begins.
     pub async fn send(
-        mut self,
+        mut self: Box<Self>,
         request: Request<TryBody>,
         pod: &Arc<PodProxy>,
     ) -> Result<Response<Answer>, SendError> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+        let this = &mut *self;
+        let mut answer = pin!(this.sender.try_send_request(request));
         let mut open = true;
         let answered = poll_fn(|context| {
             if let Poll::Ready(answered) = answer.as_mut().poll(context) {
                 return Poll::Ready(answered);
             }
             if open {
-                open = self.connection.poll_without_shutdown(context).is_pending();
+                open = this.connection.poll_without_shutdown(context).is_pending();
             }
             answer.as_mut().poll(context)
         })
@@ -188,7 +189,7 @@ impl Upstream {
 /// The body of an answer, with the connection it comes over.
 pub struct Answer {
     incoming: Incoming,
-    upstream: Option<Upstream>,
+    upstream: Option<Box<Upstream>>,
     /// The connection has not ended yet.
     is_open: bool,
     pod: Weak<PodProxy>,

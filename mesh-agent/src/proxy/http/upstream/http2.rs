@@ -74,7 +74,7 @@ impl Pool {
         }
         *slot = None;
         let shared = Shared {
-            sender: connect(pod, key, within).await?,
+            sender: Box::pin(connect(pod, key, within)).await?,
             is_retired: Arc::default(),
         };
         *slot = Some(shared.clone());
