@@ -3,6 +3,7 @@
 
 mod disturbance;
 mod dns;
+mod http;
 mod idle;
 mod report;
 mod variant;
@@ -52,7 +53,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let site = Site::open(&binary)?;
     let mut report = Report::new(arguments.rounds, arguments.seconds);
     let disturbance = Disturbance::watch(site.lab().cgroup())?;
-    for round in 1..=arguments.rounds {
+    let has_paths = workloads.iter().any(|it| it.is_path());
+    for round in (1..=arguments.rounds).take_while(|_| has_paths) {
         println!("round {round} of {}", arguments.rounds);
         for workload in workloads.iter().filter(|it| it.is_path()) {
             for (variant, measured) in one_round(&site, *workload, arguments.seconds)? {
@@ -64,6 +66,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 report.add(*workload, variant, measured);
             }
         }
+    }
+    if workloads.contains(&Workload::Http) {
+        let (rounds, seconds) = (arguments.rounds, arguments.seconds);
+        report.http = Some(http::run(site.lab(), &binary, rounds, seconds)?);
     }
     report.disturbance = disturbance.share()?;
     if workloads.contains(&Workload::Idle) {

@@ -62,7 +62,7 @@ const COMMANDS: &[Needed] = {
         needed(
             "haproxy",
             "haproxy",
-            &[Test],
+            &[Test, Bench],
             "external proxy that the agent captures for",
         ),
         needed("dnsmasq", "dnsmasq-base", &[Test, Bench], "DNS server"),
@@ -86,7 +86,7 @@ const COMMANDS: &[Needed] = {
             &[Test],
             "resolver of Alpine's make",
         ),
-        needed("h2load", "nghttp2-client", &[Test], "HTTP/2 client"),
+        needed("h2load", "nghttp2-client", &[Test, Bench], "HTTP/2 client"),
         needed(
             "/usr/lib/python3/dist-packages/grpc/__init__.py",
             "python3-grpcio",

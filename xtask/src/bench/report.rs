@@ -1,6 +1,7 @@
 //! Medians, ratios and targets.
 
 use super::disturbance::TOO_MUCH;
+use super::http;
 use super::idle;
 use super::variant::Variant;
 use super::workload::{Measured, Workload};
@@ -17,6 +18,8 @@ pub struct Report {
     samples: BTreeMap<(Workload, Variant), Vec<Measured>>,
     /// Resident memory of the idle agent in MiB.
     pub idle: Option<f64>,
+    /// HTTP beside other proxies.
+    pub http: Option<http::Report>,
     /// Share of the processors that other processes took, from 0 to 1.
     pub disturbance: f64,
 }
@@ -67,6 +70,7 @@ impl Report {
             disturbance: 0.0,
             samples: BTreeMap::new(),
             idle: None,
+            http: None,
         }
     }
 
@@ -120,12 +124,18 @@ impl Report {
 
     /// Prints medians, ratios, and which targets are met.
     pub fn print(&self) {
-        print!("{:<28}", format!("medians of {} rounds", self.rounds));
-        for variant in Variant::ALL {
-            print!("{:>13}", variant.name());
+        let measured = |workload: &Workload| {
+            let mut samples = self.samples.keys();
+            samples.any(|(measured, _)| measured == workload)
+        };
+        if !self.samples.is_empty() {
+            print!("{:<28}", format!("medians of {} rounds", self.rounds));
+            for variant in Variant::ALL {
+                print!("{:>13}", variant.name());
+            }
+            println!();
         }
-        println!();
-        for workload in Workload::ALL.into_iter().filter(|it| it.is_path()) {
+        for workload in Workload::ALL.into_iter().filter(measured) {
             print_row(
                 &format!("{}, {}", workload.name(), workload.unit()),
                 |variant| {
@@ -182,6 +192,10 @@ impl Report {
                 met,
             );
         }
+        if let Some(http) = &self.http {
+            println!();
+            http.print();
+        }
         if self.disturbance > TOO_MUCH {
             println!(
                 "\n{} other processes took {:.0}% of the processors meanwhile; run it again when the \
@@ -227,6 +241,7 @@ impl Report {
         json!({
             "rounds": self.rounds,
             "seconds": self.seconds,
+            "http": self.http.as_ref().map(http::Report::json),
             "processors": thread::available_parallelism().map_or(0, usize::from),
             "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
             "takenByOthers": self.disturbance,
@@ -254,17 +269,17 @@ fn print_row(label: &str, cell: impl Fn(Variant) -> Option<String>) {
     println!();
 }
 
-fn print_target(what: &str, value: &str, wanted: &str, met: bool) {
+pub fn print_target(what: &str, value: &str, wanted: &str, met: bool) {
     let verdict = if met {
         style("met").green()
     } else {
         style("not met").red().bold()
     };
-    println!("{what:<44} {value:>10}   {wanted:<9} {verdict}");
+    println!("{what:<48} {value:>10}   {wanted:<9} {verdict}");
 }
 
 /// `None` without values.
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len().is_multiple_of(2) {

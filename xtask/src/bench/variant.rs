@@ -258,7 +258,7 @@ impl Site {
     }
 }
 
-fn run_in(pod: &Pod, words: &[&str]) -> Result<()> {
+pub fn run_in(pod: &Pod, words: &[&str]) -> Result<()> {
     let output = pod
         .command(words[0])
         .args(&words[1..])

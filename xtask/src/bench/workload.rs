@@ -25,6 +25,8 @@ pub enum Workload {
     DnsCached,
     /// A DNS query for another name each time
     DnsUncached,
+    /// HTTP requests, beside other proxies with the same policy
+    Http,
     /// Memory of an agent with 100 pods and no traffic
     Idle,
 }
@@ -47,12 +49,13 @@ const BULK_PORT: u16 = 5201;
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::KeepAlive,
         Self::Connects,
         Self::Bulk,
         Self::DnsCached,
         Self::DnsUncached,
+        Self::Http,
         Self::Idle,
     ];
 
@@ -64,6 +67,7 @@ impl Workload {
             Self::Bulk => "bulk",
             Self::DnsCached => "dns-cached",
             Self::DnsUncached => "dns-uncached",
+            Self::Http => "http",
             Self::Idle => "idle",
         }
     }
@@ -71,7 +75,7 @@ impl Workload {
     /// What its rate counts.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::KeepAlive => "requests/s",
+            Self::KeepAlive | Self::Http => "requests/s",
             Self::Connects => "connections/s",
             Self::Bulk => "Gbit/s",
             Self::DnsCached | Self::DnsUncached => "queries/s",
@@ -81,7 +85,7 @@ impl Workload {
 
     /// Whether it sends traffic from pod to pod.
     pub fn is_path(self) -> bool {
-        self != Self::Idle
+        !matches!(self, Self::Idle | Self::Http)
     }
 
     /// Whether it asks DNS servers, which concerns no variant that captures on the server's side or
@@ -119,7 +123,7 @@ impl Workload {
                 latency = Some(seen.latency);
                 (seen.rate, seen.queries)
             }
-            Self::Idle => bail!("the idle agent has no traffic to run"),
+            Self::Idle | Self::Http => bail!("no traffic that goes every way of capturing"),
         };
         let spent = match (agent, before) {
             (Some(agent), Some(before)) if requests > 0.0 => Some(cpu_time(agent)? - before),

@@ -1,0 +1,230 @@
+//! HTTP through the agent and through other proxies, which iptables REDIRECT sends connections to.
+//! All of them stand ready at once and are loaded in turn; all have the same policy.
+
+mod load;
+mod proxies;
+mod report;
+
+use super::workload::{client_program, listens};
+use crate::interrupt::Running;
+use crate::lab::{Agent, Lab, Pod};
+use anyhow::{Context, Result, ensure};
+use load::{Load, Measured};
+pub use report::Report;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// Where requests go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// Nothing.
+    Direct,
+    /// The agent.
+    Agent,
+    /// Envoy.
+    Envoy,
+    /// nginx, which speaks HTTP/1 to servers whatever its clients speak.
+    Nginx,
+    /// HAProxy.
+    HaProxy,
+}
+
+impl Subject {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Direct,
+        Self::Agent,
+        Self::Envoy,
+        Self::Nginx,
+        Self::HaProxy,
+    ];
+
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Agent => "agent",
+            Self::Envoy => "Envoy",
+            Self::Nginx => "nginx",
+            Self::HaProxy => "HAProxy",
+        }
+    }
+
+    /// Name and address of its client's pod, where the proxy is as well.
+    fn pod(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Direct => ("web-direct", "10.78.0.41"),
+            Self::Agent => ("web-agent", "10.78.0.42"),
+            Self::Envoy => ("web-envoy", "10.78.0.43"),
+            Self::Nginx => ("web-nginx", "10.78.0.44"),
+            Self::HaProxy => ("web-haproxy", "10.78.0.45"),
+        }
+    }
+}
+
+/// HTTP/1.1, or HTTP/2 with prior knowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    const ALL: [Self; 2] = [Self::Http1, Self::Http2];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+
+    /// Where the server listens for it.
+    const fn server_port(self) -> u16 {
+        match self {
+            Self::Http1 => 8080,
+            Self::Http2 => 8081,
+        }
+    }
+
+    /// Where the destination is.
+    const fn port(self) -> u16 {
+        match self {
+            Self::Http1 => 80,
+            Self::Http2 => 81,
+        }
+    }
+
+    /// Where a proxy listens for it, behind iptables.
+    const fn proxy_port(self) -> u16 {
+        match self {
+            Self::Http1 => 15001,
+            Self::Http2 => 15002,
+        }
+    }
+}
+
+const SERVER: (&str, &str) = ("web-server", "10.78.0.40");
+/// The address of the destination, which no machine has.
+const DESTINATION: &str = "10.96.0.10";
+
+/// The pods, the server and the proxies.
+struct Site {
+    clients: BTreeMap<Subject, Pod>,
+    agent: Agent,
+    proxies: BTreeMap<Subject, Running>,
+    _server: Running,
+}
+
+/// Measures everything in turn, `rounds` times for `seconds` each.
+pub fn run(lab: &Lab, binary: &Path, rounds: u32, seconds: u32) -> Result<Report> {
+    let site = Site::open(lab, binary)?;
+    let mut report = Report::new(site.subjects());
+    let log = lab.file("response-times");
+    for round in 0..rounds {
+        println!("HTTP, round {} of {rounds}", round + 1);
+        for load in Load::all() {
+            let mut subjects = site.subjects();
+            if round % 2 == 1 {
+                subjects.reverse();
+            }
+            for subject in subjects {
+                let measured = site.measure(subject, load, seconds, &log);
+                let measured =
+                    measured.with_context(|| format!("{}, {}", load.name(), subject.name()))?;
+                println!("  {:<34} {:<8} {measured}", load.name(), subject.name());
+                report.add(subject, load, measured);
+            }
+        }
+    }
+    for subject in site.subjects() {
+        if let Some(process) = site.process(subject) {
+            report.memory.insert(subject, load::peak_memory(process)?);
+        }
+    }
+    site.close()?;
+    Ok(report)
+}
+
+impl Site {
+    fn open(lab: &Lab, binary: &Path) -> Result<Self> {
+        let server = lab.pod(SERVER.0, SERVER.1)?;
+        let nginx = proxies::server(lab, &server)?;
+        let mut clients = BTreeMap::new();
+        for subject in Subject::ALL {
+            let (name, address) = subject.pod();
+            let pod = lab.pod(name, address)?;
+            super::variant::run_in(
+                &pod,
+                &["ip", "route", "add", "10.96.0.0/16", "via", SERVER.1],
+            )?;
+            clients.insert(subject, pod);
+        }
+        let mut proxies = BTreeMap::new();
+        for subject in [Subject::Envoy, Subject::Nginx, Subject::HaProxy] {
+            let Some(pod) = clients.get(&subject) else {
+                continue;
+            };
+            if let Some(proxy) = proxies::start(lab, pod, subject)? {
+                proxies.insert(subject, proxy);
+                proxies::redirect(pod)?;
+            } else {
+                clients.remove(&subject);
+            }
+        }
+        let pod = clients
+            .get(&Subject::Agent)
+            .context("no pod for the agent")?;
+        let agent = Agent::start(lab, binary, &proxies::agent_configuration(lab, pod))?;
+        Ok(Self {
+            clients,
+            agent,
+            proxies,
+            _server: nginx,
+        })
+    }
+
+    /// Those that there are on this machine.
+    fn subjects(&self) -> Vec<Subject> {
+        self.clients.keys().copied().collect()
+    }
+
+    fn process(&self, subject: Subject) -> Option<u32> {
+        match subject {
+            Subject::Agent => Some(self.agent.pid()),
+            _ => self.proxies.get(&subject).map(Running::pid),
+        }
+    }
+
+    fn measure(&self, subject: Subject, load: Load, seconds: u32, log: &Path) -> Result<Measured> {
+        let client = self.clients.get(&subject).context("no such pod")?;
+        let (host, port) = match subject {
+            Subject::Direct => (SERVER.1, load.protocol.server_port()),
+            _ => (DESTINATION, load.protocol.port()),
+        };
+        let url = format!("http://{host}:{port}/{}", load.page());
+        let generator = client_program(client, "h2load");
+        load.run(
+            generator,
+            &url,
+            self.process(subject),
+            Duration::from_secs(seconds.into()),
+            log,
+        )
+    }
+
+    fn close(self) -> Result<()> {
+        let Self { agent, proxies, .. } = self;
+        drop(proxies);
+        let (status, log, _) = agent.terminate()?;
+        ensure!(status.success(), "the agent ended with {status}:\n{log}");
+        Ok(())
+    }
+}
+
+fn is_listening(pod: &Pod) -> bool {
+    Protocol::ALL
+        .into_iter()
+        .all(|protocol| listens(pod, protocol.proxy_port()))
+}

@@ -1,0 +1,167 @@
+//! Medians, and the agent against the others.
+
+use super::Subject;
+use super::load::{Load, Measured};
+use crate::bench::report::{median, print_target};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// All measurements of a run.
+pub struct Report {
+    subjects: Vec<Subject>,
+    samples: BTreeMap<(Load, Subject), Vec<Measured>>,
+    /// The most memory that each has had, in MiB.
+    pub memory: BTreeMap<Subject, f64>,
+}
+
+/// Most of Envoy's CPU time per request and memory, and least of its requests per second.
+const CPU: f64 = 0.6;
+const RATE: f64 = 1.5;
+const MEMORY: f64 = 0.5;
+
+impl Report {
+    /// An empty one.
+    pub fn new(subjects: Vec<Subject>) -> Self {
+        Self {
+            subjects,
+            samples: BTreeMap::new(),
+            memory: BTreeMap::new(),
+        }
+    }
+
+    /// Adds one measurement.
+    pub fn add(&mut self, subject: Subject, load: Load, measured: Measured) {
+        self.samples
+            .entry((load, subject))
+            .or_default()
+            .push(measured);
+    }
+
+    fn values(
+        &self,
+        load: Load,
+        subject: Subject,
+        of: impl Fn(&Measured) -> Option<f64>,
+    ) -> Vec<f64> {
+        let samples = self.samples.get(&(load, subject));
+        samples.into_iter().flatten().filter_map(of).collect()
+    }
+
+    fn median(
+        &self,
+        load: Load,
+        subject: Subject,
+        of: impl Fn(&Measured) -> Option<f64>,
+    ) -> Option<f64> {
+        median(self.values(load, subject, of))
+    }
+
+    /// The median of the rounds' ratios of the agent to Envoy.
+    fn to_envoy(&self, load: Load, of: impl Fn(&Measured) -> Option<f64>) -> Option<f64> {
+        let agent = self.values(load, Subject::Agent, &of);
+        let envoy = self.values(load, Subject::Envoy, &of);
+        median(
+            agent
+                .into_iter()
+                .zip(envoy)
+                .map(|(agent, envoy)| agent / envoy)
+                .collect(),
+        )
+    }
+
+    /// Prints medians and how the agent compares.
+    pub fn print(&self) {
+        print!("{:<44}", "HTTP, medians");
+        for subject in &self.subjects {
+            print!("{:>10}", subject.name());
+        }
+        println!();
+        for load in Load::all() {
+            if load.is_fixed_rate() {
+                self.print_row(&format!("{}: p50, µs", load.name()), load, |it| {
+                    Some(it.times?.0)
+                });
+                self.print_row("  p99, µs", load, |it| Some(it.times?.1));
+            } else {
+                self.print_row(&format!("{}: requests/s", load.name()), load, |it| {
+                    Some(it.rate)
+                });
+                self.print_row("  CPU, µs per request", load, |it| it.cpu);
+            }
+        }
+        print!("{:<44}", "memory at most, MiB");
+        for subject in &self.subjects {
+            let memory = self
+                .memory
+                .get(subject)
+                .map(|memory| format!("{memory:.1}"));
+            print!("{:>10}", memory.as_deref().unwrap_or("-"));
+        }
+        println!("\n");
+        for load in Load::all().into_iter().filter(|load| !load.is_fixed_rate()) {
+            if let Some(cpu) = self.to_envoy(load, |it| it.cpu) {
+                let what = format!("{}: CPU × Envoy", load.name());
+                print_target(&what, &format!("{cpu:.2}"), &format!("≤ {CPU}"), cpu <= CPU);
+            }
+            if let Some(rate) = self.to_envoy(load, |it| Some(it.rate)) {
+                print_target(
+                    "  requests/s × Envoy",
+                    &format!("{rate:.2}"),
+                    &format!("≥ {RATE}"),
+                    rate >= RATE,
+                );
+            }
+        }
+        if let Some(memory) = self.memory_to_envoy() {
+            print_target(
+                "memory × Envoy",
+                &format!("{memory:.2}"),
+                &format!("≤ {MEMORY}"),
+                memory <= MEMORY,
+            );
+        }
+    }
+
+    fn memory_to_envoy(&self) -> Option<f64> {
+        Some(self.memory.get(&Subject::Agent)? / self.memory.get(&Subject::Envoy)?)
+    }
+
+    fn print_row(&self, label: &str, load: Load, of: impl Fn(&Measured) -> Option<f64>) {
+        print!("{label:<44}");
+        for subject in &self.subjects {
+            let value = self.median(load, *subject, &of);
+            let text = value.map(|value| {
+                if value < 1000.0 {
+                    format!("{value:.1}")
+                } else {
+                    format!("{value:.0}")
+                }
+            });
+            print!("{:>10}", text.as_deref().unwrap_or("-"));
+        }
+        println!();
+    }
+
+    /// Everything, single measurements included.
+    pub fn json(&self) -> Value {
+        let measurements: Vec<Value> = self
+            .samples
+            .iter()
+            .map(|((load, subject), samples)| {
+                json!({
+                    "load": load.name(),
+                    "subject": subject.name(),
+                    "requestsPerSecond": samples.iter().map(|it| it.rate).collect::<Vec<_>>(),
+                    "cpuMicrosecondsPerRequest": samples.iter().map(|it| it.cpu).collect::<Vec<_>>(),
+                    "responseTimeP50P99Microseconds": samples.iter().map(|it| it.times).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        let memory: BTreeMap<&str, f64> = self
+            .memory
+            .iter()
+            .map(|(it, memory)| (it.name(), *memory))
+            .collect();
+        json!({"measurements": measurements, "peakMemoryMebibytes": memory})
+    }
+}
