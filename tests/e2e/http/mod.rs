@@ -3,6 +3,7 @@
 mod balancing;
 mod chain;
 mod detection;
+mod differential;
 mod faithful;
 mod grpc;
 mod hostile;

@@ -44,8 +44,6 @@ pub async fn exchange(
     let (mut response, tunnel) = match answered {
         Ok(answered) => answered,
         Err(reason) => {
-            // A body that cannot be understood looks like a fault of the server's.
-            let reason = session.refusal.reason().unwrap_or(reason);
             RequestCounters::count(&counters.own_answers[reason.number()]);
             (reason.answer(is_grpc), None)
         }
@@ -192,6 +190,12 @@ impl<'a> Exchange<'a> {
             let guard = TryGuard::new(Arc::clone(&endpoint), place.take());
             let mut outcome = self.one_try(endpoint.address, now).await;
             let took = now.elapsed();
+            // It looks like a fault of the server's, and is one of the client's.
+            if outcome.is_err()
+                && let Some(reason) = self.session.refusal.of_body()
+            {
+                return Err(reason);
+            }
             // RFC 9112, 9.3.1; once, and the place is that of a further try.
             if matches!(outcome, Err(TryError::Stale(_)))
                 && !was_stale
@@ -281,7 +285,13 @@ impl<'a> Exchange<'a> {
             self.is_grpc,
             left.left(now),
         );
-        let request = Request::from_parts(head, self.body.begin());
+        let body = self.body.begin();
+        // Without it the HTTP library sends no body with a GET whose length it does not know.
+        if head.version != Version::HTTP_2 && body.size_hint().exact().is_none() {
+            let chunked = http::HeaderValue::from_static("chunked");
+            head.headers.insert(header::TRANSFER_ENCODING, chunked);
+        }
+        let request = Request::from_parts(head, body);
         let sending = send(
             self.session,
             self.destination,

@@ -72,6 +72,11 @@ impl Framing {
         !matches!(self.state, State::Head)
     }
 
+    /// Whether the end of the connection now is one in the middle of a body.
+    pub fn expects_more(&self) -> bool {
+        !matches!(self.state, State::Head | State::Switched)
+    }
+
     fn step(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         match &mut self.state {
             State::Head => self.head(bytes),
@@ -256,7 +261,8 @@ fn request_line(line: &[u8]) -> Result<bool, Malformed> {
         && !method.is_empty()
         && method.iter().all(|byte| is_token(*byte))
         && !target.is_empty()
-        && target.iter().all(u8::is_ascii_graphic);
+        // A fragment is never sent (RFC 9112, 3.2); what comes after it might be read or not.
+        && target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
     match version {
         b"HTTP/1.1" if is_good => Ok(false),
         b"HTTP/1.0" if is_good => Ok(true),
@@ -292,9 +298,9 @@ fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
         .take_while(|byte| byte.is_ascii_hexdigit())
         .count();
     let (digits, rest) = line.split_at(digits);
-    let rest = rest.trim_ascii_start();
+    // Whitespace only before an extension (RFC 9112, 7.1.1).
     let has_good_rest = rest.is_empty()
-        || (rest[0] == b';'
+        || (rest.trim_ascii_start().first() == Some(&b';')
             && rest
                 .iter()
                 .all(|byte| *byte == b'\t' || (b' '..0x7f).contains(byte)));

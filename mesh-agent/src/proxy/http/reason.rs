@@ -31,6 +31,8 @@ pub enum Reason {
     ConnectMethod,
     /// The client took too long for the head of its request.
     HeadTimeout,
+    /// The client's connection ended in the middle of the request.
+    IncompleteBody,
     /// The request is not one that can be understood in one way only.
     Malformed(Malformed),
 }
@@ -62,7 +64,7 @@ pub enum Malformed {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ConnectFailure,
         Self::ConnectTimeout,
         Self::UpstreamReset,
@@ -72,6 +74,7 @@ impl Reason {
         Self::NoEndpoint,
         Self::ConnectMethod,
         Self::HeadTimeout,
+        Self::IncompleteBody,
         Self::Malformed(Malformed::LengthAndChunked),
         Self::Malformed(Malformed::ContentLength),
         Self::Malformed(Malformed::TransferEncoding),
@@ -102,6 +105,7 @@ impl Reason {
             Self::NoEndpoint => "no_endpoint",
             Self::ConnectMethod => "connect_method",
             Self::HeadTimeout => "head_timeout",
+            Self::IncompleteBody => "incomplete_body",
             Self::Malformed(malformed) => malformed.code(),
         }
     }
@@ -120,7 +124,7 @@ impl Reason {
             Self::Malformed(Malformed::HeadersTooLarge) => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::IncompleteBody | Self::Malformed(_) => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -128,7 +132,7 @@ impl Reason {
     pub(super) const fn grpc_status(self) -> &'static str {
         match self {
             Self::RequestTimeout | Self::PerTryTimeout => "4",
-            Self::ConnectMethod | Self::Malformed(_) => "13",
+            Self::ConnectMethod | Self::IncompleteBody | Self::Malformed(_) => "13",
             _ => "14",
         }
     }

@@ -3,7 +3,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -29,12 +32,20 @@ pub struct Refusal {
     reason: OnceLock<Reason>,
     /// No client can guess it.
     path: OnceLock<String>,
+    /// It is in the body of a request that was passed on.
+    is_in_body: AtomicBool,
 }
 
 impl Refusal {
     /// Why the connection's last request is refused, if it is.
     pub fn reason(&self) -> Option<Reason> {
         self.reason.get().copied()
+    }
+
+    /// Why the request that is under way fails, if it is because of what its client sent.
+    pub fn of_body(&self) -> Option<Reason> {
+        self.reason()
+            .filter(|_| self.is_in_body.load(Ordering::Relaxed))
     }
 
     /// Whether a request of this path stands for what is refused.
@@ -101,6 +112,7 @@ impl StrictIo {
         self.held = Vec::new();
         let instead = self.refusal.refuse(reason);
         if self.framing.is_inside_body() {
+            self.refusal.is_in_body.store(true, Ordering::Relaxed);
             return Err(io::ErrorKind::InvalidData.into());
         }
         self.next = instead.into();
@@ -168,6 +180,9 @@ impl AsyncRead for StrictIo {
                 let (passed, _again) = this.framing.pass(&buffer.filled()[before..]);
                 this.held.extend(&buffer.filled()[before + passed..]);
                 buffer.set_filled(before + passed);
+                if count == 0 && this.framing.expects_more() {
+                    return Poll::Ready(this.refuse(Reason::IncompleteBody));
+                }
                 if passed > 0 || count == 0 {
                     return Poll::Ready(Ok(()));
                 }
@@ -175,7 +190,11 @@ impl AsyncRead for StrictIo {
             if !this.look()? && !ready!(this.poll_more(context))? {
                 // The end: what there is of a head goes nowhere.
                 this.held = Vec::new();
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(if this.framing.expects_more() {
+                    this.refuse(Reason::IncompleteBody)
+                } else {
+                    Ok(())
+                });
             }
         }
     }

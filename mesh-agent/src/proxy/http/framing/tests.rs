@@ -55,6 +55,7 @@ fn what_is_wrong_is_refused_and_named() {
         ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", Is::RequestLine),
         ("GET /\tb HTTP/1.1\r\nHost: a\r\n\r\n", Is::RequestLine),
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Is::RequestLine),
+        ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Is::RequestLine),
         ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", Is::RequestLine),
         (
             "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
