@@ -6,6 +6,7 @@ up        how many bytes a stream of requests had
 both      each message back as it comes
 fail      UNAVAILABLE for the first N calls with the key K: the request is `K N`
 abort     the status whose number is the request, after an answer began (so in the trailers of a body)
+serving   makes the health service say SERVING or not: 1 or 0
 sleep     answers after as many milliseconds as the request says
 """
 
@@ -17,6 +18,7 @@ from concurrent import futures
 import grpc
 
 CALLS = collections.Counter()
+HEALTH = {"status": b"\x08\x01"}
 
 
 def unary(request, context):
@@ -55,6 +57,16 @@ def abort(request, context):
     context.abort(code, "as asked")
 
 
+def serving(request, context):
+    HEALTH["status"] = b"\x08\x01" if request == b"1" else b"\x08\x02"
+    return request
+
+
+def check(request, context):
+    """grpc.health.v1.Health/Check: field 1 of the answer, 1 or 2."""
+    return HEALTH["status"]
+
+
 def sleep(request, context):
     time.sleep(int(request) / 1000)
     return request
@@ -67,11 +79,15 @@ HANDLERS = {
     "both": grpc.stream_stream_rpc_method_handler(both),
     "fail": grpc.unary_unary_rpc_method_handler(fail),
     "abort": grpc.unary_stream_rpc_method_handler(abort),
+    "serving": grpc.unary_unary_rpc_method_handler(serving),
     "sleep": grpc.unary_unary_rpc_method_handler(sleep),
 }
 
 server = grpc.server(futures.ThreadPoolExecutor(16))
-server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Test", HANDLERS),))
+server.add_generic_rpc_handlers((
+    grpc.method_handlers_generic_handler("Test", HANDLERS),
+    grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": grpc.unary_unary_rpc_method_handler(check)}),
+))
 assert server.add_insecure_port(sys.argv[1])
 server.start()
 print("ready", flush=True)

@@ -20,6 +20,7 @@
 /echo                101 after `Upgrade`, then what is sent comes back
 /refuse              417 without reading the body
 /retry-after?n=N&s=S 503 with Retry-After for the first N, then 200
+/healthz             200, or 503 after /healthz?up=0
 /log                 how often each path was asked, and how many connections there were
 """
 
@@ -37,6 +38,7 @@ from peer import parse, text_of
 
 COUNTS = collections.Counter()
 LOCK = threading.Lock()
+HEALTH = {"status": 200}
 
 
 def count(key):
@@ -174,6 +176,11 @@ class Connection:
         elif path == "/hints":
             self.stream.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
             self.answer(200, self.name.encode())
+        elif path == "/healthz":
+            if "up" in query:
+                HEALTH["status"] = 200 if query["up"] == "1" else 503
+                return self.answer(200)
+            self.answer(HEALTH["status"])
         elif path == "/log":
             with LOCK:
                 self.answer(200, json.dumps(COUNTS).encode())

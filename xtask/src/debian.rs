@@ -93,6 +93,12 @@ const COMMANDS: &[Needed] = {
             &[Test],
             "gRPC client and server",
         ),
+        needed(
+            "/usr/lib/python3/dist-packages/websockets/__init__.py",
+            "python3-websockets",
+            &[Test],
+            "WebSocket client and server",
+        ),
         needed("xz", "xz-utils", &[Test, Vm], "unpacks their modules"),
         needed("wrk", "wrk", &[Bench], "load generator"),
         needed(

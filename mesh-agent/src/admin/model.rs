@@ -170,6 +170,8 @@ pub struct Endpoint {
     pub failed: u64,
     /// Under way now.
     pub active: u32,
+    /// Whether health checks say that it is down.
+    pub is_down: bool,
     /// For how long it is still out of rotation.
     pub ejected_for_seconds: Option<f64>,
 }

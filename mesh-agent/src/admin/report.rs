@@ -179,6 +179,7 @@ fn destination(destination: &proxy::Destination, now: Instant) -> Destination {
                     tries,
                     failed,
                     active: endpoint.load.pending(),
+                    is_down: endpoint.is_down(),
                     ejected_for_seconds: endpoint.out_for(now).map(|left| left.as_secs_f64()),
                 }
             })

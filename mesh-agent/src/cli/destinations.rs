@@ -1,7 +1,10 @@
 //! `mesh-agent destinations`.
 
 use super::{Output, Reading, output};
-use crate::admin::{client, model::Destination};
+use crate::admin::{
+    client,
+    model::{Destination, Endpoint},
+};
 
 /// Prints the destinations of the running agent, a line for each server.
 pub fn run(reading: &Reading) -> anyhow::Result<()> {
@@ -33,10 +36,7 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
                 server.address.to_string(),
                 server.tries.to_string(),
                 server.failed.to_string(),
-                server.ejected_for_seconds.map_or_else(
-                    || "in rotation".to_owned(),
-                    |left| format!("out for {}", output::seconds(left)),
-                ),
+                state(&server),
             ];
             table.add_row(of_all.into_iter().chain(of_server));
             // What is the destination's is said once.
@@ -44,6 +44,14 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
         }
     }
     Ok(output::print_table(&table)?)
+}
+
+fn state(server: &Endpoint) -> String {
+    match server.ejected_for_seconds {
+        _ if server.is_down => "down by health check".to_owned(),
+        Some(left) => format!("out for {}", output::seconds(left)),
+        None => "in rotation".to_owned(),
+    }
 }
 
 /// Those that are not zero.

@@ -195,6 +195,26 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "a duration from 1ms to 24h such as `300s`",
     ),
     ("policy.breaker.ejection.atMost", "a number from 0 to 1"),
+    (
+        "policy.healthCheck",
+        "a mapping such as `healthCheck: {type: http, path: /healthz}`",
+    ),
+    ("policy.healthCheck.type", "`tcp`, `http` or `grpc`"),
+    ("policy.healthCheck.path", "a path such as /healthz"),
+    (
+        "policy.healthCheck.service",
+        "the name of a gRPC service, of at most 100 bytes",
+    ),
+    (
+        "policy.healthCheck.interval",
+        "a duration from 1ms to 24h such as `2s`",
+    ),
+    (
+        "policy.healthCheck.timeout",
+        "a duration from 1ms to 24h such as `1s`",
+    ),
+    ("policy.healthCheck.rise", "a whole number from 1 on"),
+    ("policy.healthCheck.fall", "a whole number from 1 on"),
     ("pods", "a list of pods, each starting with `- name: NAME`"),
     ("pods[]", "a mapping with `name` and `netns`"),
     (
@@ -291,12 +311,17 @@ pub(super) fn one_of_many(pattern: &str) -> &str {
 
 /// What to do about a field called `name` that `parent` does not have; `fields` are those it has.
 pub(super) fn instead_of(name: &str, parent: &FieldPath, fields: &[&str]) -> String {
+    // One letter amiss, like a plural, is likelier than the wrong place.
+    let near = nearest(name, fields);
+    if let Some(field) = near.filter(|field| strsim::damerau_levenshtein(name, field) == 1) {
+        return format!("did you mean `{field}`?");
+    }
     match home_of(name, one_of_many(&parent.pattern())) {
         Some("") => return "it belongs at the top level, check the indentation".to_owned(),
         Some(home) => return format!("it belongs under `{home}`, check the indentation"),
         None => {}
     }
-    match nearest(name, fields) {
+    match near {
         Some(field) => format!("did you mean `{field}`?"),
         None => format!("{parent} has {}", listed(fields)),
     }

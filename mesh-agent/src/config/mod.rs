@@ -32,8 +32,8 @@ pub use model::{
     Protocol, Proxy,
 };
 pub use policy::{
-    Adaptive, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Ejection, Policy, Retries,
-    Timeouts,
+    Adaptive, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Ejection, HealthCheck,
+    HealthCheckKind, Policy, Retries, Timeouts,
 };
 pub use reload::fields_needing_restart;
 pub use values::{CgroupPath, MetricsAddress, Timespan};

@@ -25,6 +25,77 @@ pub struct Policy {
     /// What keeps failing servers from being asked.
     #[serde(deserialize_with = "default_if_null")]
     pub breaker: Breaker,
+    /// How endpoints are asked how they are. Without it they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+}
+
+/// How endpoints are asked how they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HealthCheck {
+    /// What is asked.
+    #[serde(rename = "type")]
+    pub kind: HealthCheckKind,
+    /// Path that `http` asks for.
+    #[serde(default = "HealthCheck::default_path")]
+    #[schemars(regex(pattern = "^/[!-~]*$"))]
+    pub path: String,
+    /// Service that `grpc` asks for; the server as a whole, if empty.
+    #[serde(default)]
+    #[schemars(length(max = 100))]
+    pub service: String,
+    /// From one check to the next.
+    #[serde(default = "HealthCheck::default_interval")]
+    pub interval: Timespan,
+    /// How long one may take.
+    #[serde(default = "HealthCheck::default_timeout")]
+    pub timeout: Timespan,
+    /// So many good ones in a row for an endpoint to be in rotation again: at least 1.
+    #[serde(default = "HealthCheck::default_rise")]
+    #[schemars(range(min = 1))]
+    pub rise: u32,
+    /// So many bad ones in a row for it to be taken out: at least 1.
+    #[serde(default = "HealthCheck::default_fall")]
+    #[schemars(range(min = 1))]
+    pub fall: u32,
+}
+
+impl HealthCheck {
+    /// Longest `service`, in bytes.
+    pub const MAX_SERVICE: usize = 100;
+
+    fn default_path() -> String {
+        "/".to_owned()
+    }
+
+    const fn default_interval() -> Timespan {
+        Timespan::from_secs(2)
+    }
+
+    const fn default_timeout() -> Timespan {
+        Timespan::from_secs(1)
+    }
+
+    const fn default_rise() -> u32 {
+        2
+    }
+
+    const fn default_fall() -> u32 {
+        3
+    }
+}
+
+/// What a health check asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum HealthCheckKind {
+    /// To accept a connection.
+    Tcp,
+    /// For a path: 2xx and 3xx are good.
+    Http,
+    /// gRPC's own health service.
+    Grpc,
 }
 
 /// How long things may take.

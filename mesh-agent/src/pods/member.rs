@@ -110,6 +110,11 @@ impl Member {
             .unwrap_or_default()
     }
 
+    /// Its proxy, if it is enrolled.
+    pub fn proxy(&self) -> Option<Arc<PodProxy>> {
+        self.known.as_ref().map(|known| Arc::clone(&known.proxy))
+    }
+
     /// Its servers whose requests came through the agent.
     pub fn servers(&self) -> Vec<Arc<Destination>> {
         self.known

@@ -23,7 +23,9 @@ use super::{
 use crate::{
     config::{Agent, Config, Pod},
     kernel::Maps,
-    proxy::{ConnectionStatus, Connections, Destination, Destinations, Hosts, Shared},
+    proxy::{
+        ConnectionStatus, Connections, Destination, Destinations, HealthChecks, Hosts, Shared,
+    },
 };
 
 /// Every configured pod.
@@ -42,7 +44,9 @@ pub struct PodSet {
     /// Locked as long as a change takes.
     enrolled: Mutex<Enrolled>,
     /// In the configuration's order. Never locked for long: this is what can be told meanwhile.
-    members: Mutex<Arc<[Member]>>,
+    members: Arc<Mutex<Arc<[Member]>>>,
+    /// Of the destinations' servers.
+    checks: Mutex<HealthChecks>,
 }
 
 impl PodSet {
@@ -56,7 +60,8 @@ impl PodSet {
             next_exclusions_id: AtomicU32::new(1),
             shared: Shared::default(),
             enrolled: Mutex::default(),
-            members: Mutex::default(),
+            members: Arc::default(),
+            checks: Mutex::default(),
         }
     }
 
@@ -68,6 +73,13 @@ impl PodSet {
         self.change(&pods, OnFailure::Abandon)?;
         self.shared.hosts.set(Hosts::of(&config.destinations));
         self.shared.destinations.apply(config);
+        let members = Arc::clone(&self.members);
+        let any_pod = move || {
+            let members = members.lock().unwrap_or_else(PoisonError::into_inner);
+            members.iter().find_map(Member::proxy)
+        };
+        *self.checks.lock().unwrap_or_else(PoisonError::into_inner) =
+            HealthChecks::start(&self.destinations(), &any_pod);
         Ok(())
     }
 
@@ -140,6 +152,7 @@ impl PodSet {
     /// those that are left and un-enrols every pod.
     pub async fn drain(&self) {
         let deadline = Instant::now() + self.drain_timeout;
+        *self.checks.lock().unwrap_or_else(PoisonError::into_inner) = HealthChecks::default();
         let (connections, listening) = self.stop_capturing();
         for connections in &connections {
             connections.finish();

@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod detection;
 mod dns_cache;
 pub mod ejection;
+pub mod health_check;
 pub mod retry;
 pub mod retry_budget;
 pub mod retry_mark;

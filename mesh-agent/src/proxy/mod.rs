@@ -14,6 +14,7 @@ pub mod dns;
 #[cfg(not(fuzzing))]
 mod dns;
 mod given_up;
+mod health_checks;
 mod http;
 mod inbound;
 mod last_words;
@@ -33,5 +34,6 @@ pub use connection::{Accepted, Connection, ConnectionStatus, Connections};
 pub use datagrams::{DatagramCounters, DatagramStatus, serve_datagrams};
 pub use destinations::{Destination, Destinations, Endpoint};
 pub use dns::{DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts};
+pub use health_checks::{HealthCheck, HealthChecks};
 pub use http::Reason;
 pub use pod_proxy::{PodProxy, Shared};

@@ -2,8 +2,9 @@
 
 use anyhow::{Context as _, ensure};
 use mesh_tests::scenario;
+use serde_json::json;
 
-use super::{PORT, WEB, Web, asked};
+use super::{BOUND, PORT, WEB, Web, asked};
 use crate::peers::{SERVER, at};
 
 #[test]
@@ -237,6 +238,27 @@ fn http2_is_spoken_on_both_sides() {
         let load = ["h2load", "-n", "5000", "-c", "4", "-m", "20", &url];
         let text = web.client.run(load)?.success()?;
         ensure!(text.contains("status codes: 5000 2xx"), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
+fn websockets_are_as_without_the_agent() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let port = 7005;
+        let arguments = ["serve", SERVER, &port.to_string()];
+        let mut server = web.server.spawn_python("websocket.py", arguments)?;
+        server.wait_stdout("ready", BOUND)?;
+        // None of these is for what is no request any more.
+        let policy = "{timeouts: {request: 1s, perTry: 1s}, retries: {}}";
+        let _agent = node.agent(&web.config(node, &[&at(SERVER, port)], policy))?;
+        let url = format!("ws://{WEB}/");
+        let seen = web.client.python("websocket.py", ["talk", &url])?.json()?;
+        let expected = json!({
+            "text": "héllo", "binary": true, "many": true, "pong": true, "close": [4001, "as asked"],
+        });
+        ensure!(seen == expected, "{seen}");
         Ok(())
     });
 }

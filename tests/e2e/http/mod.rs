@@ -6,6 +6,7 @@ mod detection;
 mod differential;
 mod faithful;
 mod grpc;
+mod health_checks;
 mod hostile;
 mod inbound;
 mod retries;

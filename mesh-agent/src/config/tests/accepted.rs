@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::super::accepted::{ACCEPTED, one_of_many};
 use super::super::{
     Adaptive, Agent, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Capture, CgroupPath,
-    Config, Defaults, Destination, Ejection, Endpoint, InboundSteering, MetricsAddress,
-    OnAgentDown, Pod, Policy, Protocol, Proxy, Retries, Timeouts, Timespan, fields_needing_restart,
-    parse, schema,
+    Config, Defaults, Destination, Ejection, Endpoint, HealthCheck, HealthCheckKind,
+    InboundSteering, MetricsAddress, OnAgentDown, Pod, Policy, Protocol, Proxy, Retries, Timeouts,
+    Timespan, fields_needing_restart, parse, schema,
 };
 use super::pod_with;
 
@@ -124,6 +124,7 @@ destinations:
         bufferBytes: 1024
       balance: {algorithm: consistent-hash, key: 'header:x-user'}
       breaker: {ejection: {consecutive: 3, base: 1s, max: 1m, atMost: 0.3}}
+      healthCheck: {type: grpc, path: /up, service: a.B, interval: 9s, timeout: 8s, rise: 7, fall: 6}
 defaults: {protocol: http1, policy: {timeouts: {request: 9s}}}
 ";
     let expected = Config {
@@ -233,6 +234,15 @@ fn every_part_of_a_policy() -> Policy {
                 at_most: 0.3,
             }),
         },
+        health_check: Some(HealthCheck {
+            kind: HealthCheckKind::Grpc,
+            path: "/up".to_owned(),
+            service: "a.B".to_owned(),
+            interval: Timespan::from_secs(9),
+            timeout: Timespan::from_secs(8),
+            rise: 7,
+            fall: 6,
+        }),
     }
 }
 

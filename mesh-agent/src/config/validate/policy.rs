@@ -3,7 +3,9 @@
 use super::refused;
 use crate::config::field_path::FieldPath;
 use crate::config::finding::Finding;
-use crate::config::policy::{Adaptive, Balance, BalanceAlgorithm, Policy, Retries, Timeouts};
+use crate::config::policy::{
+    Adaptive, Balance, BalanceAlgorithm, HealthCheck, Policy, Retries, Timeouts,
+};
 use crate::config::values::Timespan;
 use crate::config::yaml::quoted;
 use crate::policy::balance::HashKey;
@@ -25,6 +27,28 @@ pub(super) fn validate(at: &FieldPath, policy: &Policy) -> Result<(), Finding> {
         in_range(at.field("max"), ejection.max)?;
         not_less(at.field("max"), ejection.max, "base", ejection.base)?;
         share(at.field("atMost"), ejection.at_most)?;
+    }
+    if let Some(check) = &policy.health_check {
+        health_check(&at.field("healthCheck"), check)?;
+    }
+    Ok(())
+}
+
+fn health_check(at: &FieldPath, check: &HealthCheck) -> Result<(), Finding> {
+    let is_path = check.path.starts_with('/') && check.path.bytes().all(|it| it.is_ascii_graphic());
+    if !is_path {
+        let problem = format!("{} is not a path", quoted(&check.path));
+        return Err(refused(at.field("path"), problem));
+    }
+    if check.service.len() > HealthCheck::MAX_SERVICE {
+        return Err(refused(at.field("service"), "is too long"));
+    }
+    in_range(at.field("interval"), check.interval)?;
+    in_range(at.field("timeout"), check.timeout)?;
+    for (name, count) in [("rise", check.rise), ("fall", check.fall)] {
+        if count == 0 {
+            return Err(refused(at.field(name), "`0` is out of range"));
+        }
     }
     Ok(())
 }

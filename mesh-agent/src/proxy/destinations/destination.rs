@@ -98,7 +98,7 @@ impl Destination {
             .flat_map(|earlier| &earlier.endpoints)
             .map(|endpoint| (endpoint.address, endpoint))
             .collect();
-        let endpoints = servers
+        let endpoints: Vec<Arc<Endpoint>> = servers
             .iter()
             .map(|(address, _)| {
                 known.get(address).map_or_else(
@@ -107,6 +107,11 @@ impl Destination {
                 )
             })
             .collect();
+        if policy.health_check.is_none() {
+            for endpoint in &endpoints {
+                endpoint.forget_checks();
+            }
+        }
         let names: Vec<String> = servers
             .iter()
             .map(|(address, _)| address.to_string())

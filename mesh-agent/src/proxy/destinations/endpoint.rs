@@ -12,6 +12,7 @@ use std::{
 use crate::policy::{
     balance::EndpointLoad,
     ejection::{EjectionLimits, EndpointHealth},
+    health_check::{CheckLimits, CheckedHealth},
 };
 
 /// One server of a destination, as all pods of this node know it.
@@ -24,6 +25,9 @@ pub struct Endpoint {
     health: Mutex<EndpointHealth>,
     /// Whether `health` has anything to tell, so that a good server costs no lock.
     has_failed: AtomicBool,
+    /// What health checks say.
+    checked: Mutex<CheckedHealth>,
+    is_down: AtomicBool,
     requests: AtomicU64,
     failures: AtomicU64,
 }
@@ -36,6 +40,8 @@ impl Endpoint {
             load: EndpointLoad::new(now),
             health: Mutex::default(),
             has_failed: AtomicBool::new(false),
+            checked: Mutex::default(),
+            is_down: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
@@ -43,7 +49,26 @@ impl Endpoint {
 
     /// Whether it is in rotation.
     pub fn is_healthy(&self, now: Instant) -> bool {
-        !self.has_failed.load(Ordering::Relaxed) || !self.health().is_out(now)
+        !self.is_down() && (!self.has_failed.load(Ordering::Relaxed) || !self.health().is_out(now))
+    }
+
+    /// Whether health checks say that it is down.
+    pub fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Relaxed)
+    }
+
+    /// Adds a health check. True if it is up or down from now on and was not before.
+    pub fn checked(&self, is_good: bool, limits: CheckLimits) -> bool {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = checked.checked(is_good, limits);
+        self.is_down.store(checked.is_down(), Ordering::Relaxed);
+        changed
+    }
+
+    /// It is not checked any more.
+    pub fn forget_checks(&self) {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = CheckedHealth::default();
+        self.is_down.store(false, Ordering::Relaxed);
     }
 
     /// For how long it is still out of rotation, if it is.

@@ -9,9 +9,11 @@ use crate::{
         backoff::Backoff,
         balance::{Algorithm, HashKey},
         ejection::EjectionLimits,
+        health_check::CheckLimits,
         retry::{RetryCondition, RetryPolicy},
         retry_budget::BudgetLimits,
     },
+    proxy::health_checks::{HealthCheck, Question},
 };
 
 /// Clients and servers end what does not move as they see fit.
@@ -40,6 +42,8 @@ pub struct Policy {
     pub hash_key: Option<HashKey>,
     /// When endpoints are taken out.
     pub ejection: Option<EjectionLimits>,
+    /// How endpoints are asked how they are.
+    pub health_check: Option<HealthCheck>,
 }
 
 /// When to try again, and how much that may cost.
@@ -91,6 +95,7 @@ impl From<&config::Policy> for Policy {
                 config::BalanceAlgorithm::ConsistentHash => Algorithm::ConsistentHash,
             },
             hash_key: policy.balance.key.as_deref().and_then(HashKey::parse),
+            health_check: policy.health_check.as_ref().map(HealthCheck::from),
             ejection: policy
                 .breaker
                 .ejection
@@ -101,6 +106,24 @@ impl From<&config::Policy> for Policy {
                     max: ejection.max.get(),
                     at_most: ejection.at_most,
                 }),
+        }
+    }
+}
+
+impl From<&config::HealthCheck> for HealthCheck {
+    fn from(check: &config::HealthCheck) -> Self {
+        Self {
+            question: match check.kind {
+                config::HealthCheckKind::Tcp => Question::Tcp,
+                config::HealthCheckKind::Http => Question::Http(check.path.clone()),
+                config::HealthCheckKind::Grpc => Question::Grpc(check.service.clone()),
+            },
+            interval: check.interval.get(),
+            timeout: check.timeout.get(),
+            limits: CheckLimits {
+                rise: check.rise,
+                fall: check.fall,
+            },
         }
     }
 }

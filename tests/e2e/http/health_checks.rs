@@ -1,0 +1,102 @@
+//! Servers are asked how they are, and used accordingly, before any request fails.
+
+use anyhow::{Result, ensure};
+use mesh_tests::{Agent, scenario, wait_until};
+
+use super::{BOUND, PORT, Web, asked};
+use crate::peers::{OTHER, SERVER, at};
+
+/// Nobody listens there.
+const NOBODY: u16 = 9;
+
+/// Waits until the endpoint at this address is up, or down.
+fn wait_down(agent: &Agent, address: &str, is_down: bool) -> Result<()> {
+    wait_until(BOUND, &format!("{address} to be down: {is_down}"), || {
+        let destinations = agent.json("destinations")?;
+        let endpoints = destinations[0]["endpoints"].as_array();
+        let mut endpoints = endpoints.into_iter().flatten();
+        Ok(endpoints.any(|it| it["address"] == address && it["isDown"] == is_down))
+    })
+}
+
+fn policy(check: &str) -> String {
+    format!("{{healthCheck: {{{check}, interval: 50ms, rise: 2, fall: 2}}}}")
+}
+
+#[test]
+fn a_server_that_says_it_is_ill_gets_no_requests_until_it_is_well() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let agent = web.agent_for_both(node, &policy("type: http, path: /healthz"))?;
+        let say = |up: &str| -> Result<String> {
+            let url = format!("http://{}/healthz?up={up}", at(SERVER, PORT));
+            web.server.run(["curl", "-sS", &url])?.success()
+        };
+        say("0")?;
+        wait_down(&agent, &at(SERVER, PORT), true)?;
+        for _ in 0..20 {
+            ensure!(web.curl(&[], "/ok")? == "other");
+        }
+        ensure!(asked(&Web::log(&web.server)?, "/ok") == 0);
+        say("1")?;
+        wait_down(&agent, &at(SERVER, PORT), false)?;
+        let mut seen = (0..60).map(|_| web.curl(&[], "/ok"));
+        ensure!(seen.any(|name| name.is_ok_and(|name| name == "server")));
+        // A policy without checks forgets what they said.
+        say("0")?;
+        wait_down(&agent, &at(SERVER, PORT), true)?;
+        let endpoints = [at(SERVER, PORT), at(OTHER, PORT)];
+        let config = web.config(node, &endpoints.each_ref().map(String::as_str), "{}");
+        agent.rewrite_config(&config.to_yaml())?;
+        wait_down(&agent, &at(SERVER, PORT), false)
+    });
+}
+
+#[test]
+fn a_server_that_is_gone_is_noticed_without_a_request() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let endpoints = [at(SERVER, NOBODY), at(OTHER, PORT)];
+        let endpoints = endpoints.each_ref().map(String::as_str);
+        let agent = node.agent(&web.config(node, &endpoints, &policy("type: tcp")))?;
+        wait_down(&agent, &at(SERVER, NOBODY), true)?;
+        wait_down(&agent, &at(OTHER, PORT), false)?;
+        for _ in 0..20 {
+            ensure!(web.status(&[], "/ok")? == (200, String::new()));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn grpc_s_own_health_service_is_understood() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let mut server = web
+            .server
+            .spawn_python("grpc_server.py", [at(SERVER, 7004)])?;
+        server.wait_stdout("ready", BOUND)?;
+        let agent = node.agent(&web.config(
+            node,
+            &[&at(SERVER, 7004), &at(OTHER, PORT)],
+            &policy("type: grpc"),
+        ))?;
+        // One that speaks no HTTP/2 is down.
+        wait_down(&agent, &at(OTHER, PORT), true)?;
+        wait_down(&agent, &at(SERVER, 7004), false)?;
+        let say = |serving: &str| -> Result<String> {
+            let script = format!(
+                "import grpc\nchannel = grpc.insecure_channel('{}')\n\
+                 channel.unary_unary('/Test/serving')(b'{serving}')",
+                at(SERVER, 7004)
+            );
+            web.server
+                .run([mesh_tests::python(), "-c", &script])?
+                .success()
+        };
+        say("0")?;
+        wait_down(&agent, &at(SERVER, 7004), true)?;
+        say("1")?;
+        wait_down(&agent, &at(SERVER, 7004), false)
+    });
+}
