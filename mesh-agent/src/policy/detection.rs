@@ -1,7 +1,12 @@
 //! Tells protocols apart by a client's first bytes.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 /// What a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Spoken {
     /// HTTP/1.0 or HTTP/1.1.
     Http1,
@@ -11,6 +16,17 @@ pub enum Spoken {
     Tls,
     /// Something else.
     Tcp,
+}
+
+impl fmt::Display for Spoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 /// What may still come.
@@ -69,7 +85,7 @@ pub fn is_http2_server(bytes: &[u8]) -> bool {
 }
 
 /// Whether a TLS handshake record with a client hello begins here; `None` with too few bytes.
-fn is_client_hello(bytes: &[u8]) -> Option<bool> {
+pub fn is_client_hello(bytes: &[u8]) -> Option<bool> {
     const HANDSHAKE: u8 = 22;
     const MAJOR: u8 = 3;
     const CLIENT_HELLO: u8 = 1;

@@ -2,17 +2,32 @@
 
 use std::time::{Duration, Instant};
 
+use super::sliding_window::SlidingWindow;
+
 /// When an endpoint is taken out, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EjectionLimits {
     /// After so many failures without a success between them.
     pub consecutive: u32,
+    /// And when so many of its calls failed.
+    pub share: Option<FailureShare>,
     /// For so long, times how often it happened lately.
     pub base: Duration,
     /// For no longer than this.
     pub max: Duration,
     /// Largest share of the endpoints that may be out at once, from 0 to 1.
     pub at_most: f64,
+}
+
+/// A share of failures that is too large.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FailureShare {
+    /// From this share on, from 0 to 1.
+    pub ratio: f64,
+    /// With fewer calls it says nothing.
+    pub minimum_calls: u32,
+    /// How far back calls count.
+    pub window: Duration,
 }
 
 /// How one endpoint does.
@@ -22,6 +37,10 @@ pub struct EndpointHealth {
     /// How often it was taken out, less what it has atoned for since.
     times: u32,
     out_until: Option<Instant>,
+    /// When it came or comes back the last time.
+    back_at: Option<Instant>,
+    /// Its calls, if their share of failures counts.
+    calls: Option<SlidingWindow>,
 }
 
 impl EndpointHealth {
@@ -35,9 +54,15 @@ impl EndpointHealth {
         self.out_until.filter(|until| now < *until)
     }
 
+    /// Since when it is in rotation again, if it was out lately.
+    pub fn back_since(&self, now: Instant) -> Option<Instant> {
+        self.back_at.filter(|back| *back <= now)
+    }
+
     /// It succeeded.
     pub fn succeeded(&mut self, now: Instant, limits: EjectionLimits) {
         self.failures = 0;
+        self.count(false, now, limits.share);
         // One ejection is forgotten for each base time in rotation, as in Envoy.
         while self.times > 0
             && let Some(until) = self.out_until
@@ -48,6 +73,7 @@ impl EndpointHealth {
             if limits.base.is_zero() || self.times == 0 {
                 self.times = 0;
                 self.out_until = None;
+                self.back_at = None;
             }
         }
     }
@@ -62,15 +88,29 @@ impl EndpointHealth {
         all: usize,
     ) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
-        let is_due = self.failures >= limits.consecutive && !self.is_out(now);
-        if !is_due || (out + 1) as f64 > all as f64 * limits.at_most {
+        let is_due = self.count(true, now, limits.share) || self.failures >= limits.consecutive;
+        if !is_due || self.is_out(now) || (out + 1) as f64 > all as f64 * limits.at_most {
             return None;
         }
         self.failures = 0;
+        self.calls = None;
         self.times = self.times.saturating_add(1);
         let length = limits.base.saturating_mul(self.times).min(limits.max);
         self.out_until = now.checked_add(length);
+        self.back_at = self.out_until;
         Some(length)
+    }
+
+    /// Counts a call. True if too many failed.
+    fn count(&mut self, is_failure: bool, now: Instant, share: Option<FailureShare>) -> bool {
+        let Some(share) = share else {
+            return false;
+        };
+        let window = || SlidingWindow::new(share.window);
+        let calls = self.calls.get_or_insert_with(window);
+        calls.add(is_failure, now);
+        let counts = calls.counts(now);
+        counts.all >= share.minimum_calls && counts.ratio() >= share.ratio
     }
 }
 
@@ -82,6 +122,7 @@ mod tests {
 
     const LIMITS: EjectionLimits = EjectionLimits {
         consecutive: 3,
+        share: None,
         base: Duration::from_secs(30),
         max: Duration::from_secs(70),
         at_most: 0.5,
@@ -117,6 +158,33 @@ mod tests {
             assert_eq!(health.failed(now, LIMITS, 0, 2), None);
             health.succeeded(now, LIMITS);
         }
+    }
+
+    #[test]
+    fn a_share_of_failures_is_enough() {
+        let share = FailureShare {
+            ratio: 0.5,
+            minimum_calls: 10,
+            window: Duration::from_secs(10),
+        };
+        let limits = EjectionLimits {
+            share: Some(share),
+            ..LIMITS
+        };
+        let mut health = EndpointHealth::default();
+        let mut now = Instant::now();
+        // Every second one: never three in a row.
+        let five_of_ten = |health: &mut EndpointHealth, now| {
+            for _ in 0..5 {
+                assert_eq!(health.failed(now, limits, 0, 2), None, "too few calls");
+                health.succeeded(now, limits);
+            }
+        };
+        five_of_ten(&mut health, now);
+        now += Duration::from_secs(12);
+        // What is long ago does not count.
+        five_of_ten(&mut health, now);
+        assert_eq!(health.failed(now, limits, 0, 2), Some(LIMITS.base));
     }
 
     proptest! {

@@ -67,6 +67,13 @@ impl EndpointLoad {
         self.last.store(now as u64, Ordering::Relaxed);
     }
 
+    /// A request was given up after `took`: its answer would have taken longer.
+    pub fn took_longer_than(&self, took: Duration, now: Instant) {
+        if took.as_secs_f64() > self.average_and_kept(now).0 {
+            self.answered(took, now);
+        }
+    }
+
     /// A request failed.
     pub fn failed(&self, now: Instant) {
         self.answered(FAILURE, now);

@@ -64,6 +64,14 @@ pub trait Endpoint {
     fn is_healthy(&self) -> bool;
     /// Whether this request has been there already.
     fn was_tried(&self) -> bool;
+    /// What share of its requests it is to get by now, from 0 to 1: less than 1 in slow start.
+    fn warmth(&self) -> f64 {
+        1.0
+    }
+    /// Whether it is near.
+    fn is_near(&self) -> bool {
+        true
+    }
 }
 
 /// Picks among the endpoints of one destination.
@@ -77,6 +85,10 @@ pub struct Balancer {
     /// When a smaller share than this is healthy, health is not looked at.
     panic_threshold: f64,
 }
+
+/// How many times over near endpoints can take their own share of requests: as long as 1 / 1.4 of them
+/// are healthy, no request goes far (Envoy's overprovisioning factor).
+const SPARE: f64 = 1.4;
 
 /// How often an endpoint that may be picked is sought by chance before they are all looked at.
 const CHANCES: usize = 4;
@@ -99,8 +111,9 @@ impl Balancer {
     /// The index of the endpoint to use. `key` is what consistent hashing goes by; `random` gives
     /// uniform numbers. `None` only without endpoints.
     ///
-    /// Healthy endpoints that were not tried come first; then healthy ones. In panic, when too few are
-    /// healthy, each counts as healthy.
+    /// Healthy endpoints that were not tried come first; then healthy ones. Of the former, those that
+    /// are near come first, as long as enough of them are healthy, and those in slow start get less than
+    /// their share. In panic, when too few are healthy, each counts as healthy.
     pub fn pick<E: Endpoint>(
         &self,
         endpoints: &[E],
@@ -117,7 +130,25 @@ impl Balancer {
         let is_panic = self.is_panic(endpoints);
         let is_healthy = |index: usize| is_panic || endpoints[index].is_healthy();
         let is_fresh = |index: usize| is_healthy(index) && !endpoints[index].was_tried();
-        if (0..endpoints.len()).any(is_fresh) {
+        // The same for the same key.
+        let seed = match (&self.maglev, key) {
+            (Some(_), Some(key)) => key,
+            _ => random(),
+        };
+        let near = is_near(endpoints, &is_healthy, seed);
+        let is_in_reach = |index: usize| near.is_none_or(|near| endpoints[index].is_near() == near);
+        let is_warm = |index: usize| {
+            let warmth = endpoints[index].warmth();
+            warmth >= 1.0 || share_of(seed, index) < warmth
+        };
+        let all = 0..endpoints.len();
+        let wanted = |index: usize| is_fresh(index) && is_in_reach(index) && is_warm(index);
+        let second = |index: usize| is_fresh(index) && is_in_reach(index);
+        if all.clone().any(wanted) {
+            self.pick_among(endpoints, wanted, key, now, &mut random)
+        } else if all.clone().any(second) {
+            self.pick_among(endpoints, second, key, now, &mut random)
+        } else if all.clone().any(is_fresh) {
             self.pick_among(endpoints, is_fresh, key, now, &mut random)
         } else {
             self.pick_among(endpoints, is_healthy, key, now, &mut random)
@@ -196,6 +227,31 @@ impl Balancer {
             _ => one,
         })
     }
+}
+
+/// Whether this request is to stay near or go far; `None` when that is no question.
+fn is_near<E: Endpoint>(
+    endpoints: &[E],
+    is_healthy: &impl Fn(usize) -> bool,
+    seed: u64,
+) -> Option<bool> {
+    let all = endpoints.iter().filter(|it| it.is_near()).count();
+    if all == 0 || all == endpoints.len() {
+        return None;
+    }
+    let near = endpoints.iter().enumerate();
+    let near = near.filter(|(index, it)| it.is_near() && is_healthy(*index));
+    let share = near.count() as f64 / all as f64 * SPARE;
+    Some(share >= 1.0 || share_of(seed, endpoints.len()) < share)
+}
+
+/// A number from 0 to 1, the same for the same seed and index.
+fn share_of(seed: u64, index: usize) -> f64 {
+    // The finalizer of splitmix64.
+    let mut mixed = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -8,9 +8,17 @@ struct Fake {
     load: EndpointLoad,
     is_healthy: bool,
     was_tried: bool,
+    warmth: f64,
+    is_near: bool,
 }
 
 impl Endpoint for Fake {
+    fn warmth(&self) -> f64 {
+        self.warmth
+    }
+    fn is_near(&self) -> bool {
+        self.is_near
+    }
     fn load(&self) -> &EndpointLoad {
         &self.load
     }
@@ -28,6 +36,8 @@ fn fakes(states: &[(bool, bool)]) -> Vec<Fake> {
         load: EndpointLoad::new(now),
         is_healthy: *is_healthy,
         was_tried: *was_tried,
+        warmth: 1.0,
+        is_near: true,
     };
     states.iter().map(fake).collect()
 }
@@ -138,4 +148,62 @@ fn a_key_stays_where_it_is() {
         .pick(&fakes(&states), Some(7), Instant::now(), numbers(3))
         .unwrap();
     assert_ne!(away, home);
+}
+
+/// How often each is picked, of 10,000 times.
+fn picked(algorithm: Algorithm, endpoints: &[Fake]) -> Vec<u32> {
+    let balancer = balancer(algorithm, endpoints.len(), 0.5);
+    let mut random = numbers(7);
+    let mut counts = vec![0; endpoints.len()];
+    for _ in 0..10_000 {
+        let picked = balancer.pick(endpoints, None, Instant::now(), &mut random);
+        counts[picked.unwrap()] += 1;
+    }
+    counts
+}
+
+#[test]
+fn slow_start_gives_a_share_of_the_share() {
+    for algorithm in [
+        Algorithm::RoundRobin,
+        Algorithm::Random,
+        Algorithm::LeastRequest,
+    ] {
+        let mut endpoints = fakes(&[(true, false); 5]);
+        endpoints[0].warmth = 0.1;
+        let counts = picked(algorithm, &endpoints);
+        assert!((100..500).contains(&counts[0]), "{algorithm:?}: {counts:?}");
+        // When all are new, none is.
+        for endpoint in &mut endpoints {
+            endpoint.warmth = 0.1;
+        }
+        let counts = picked(algorithm, &endpoints);
+        assert!(
+            counts.iter().all(|count| *count > 1500),
+            "{algorithm:?}: {counts:?}"
+        );
+    }
+}
+
+#[test]
+fn requests_stay_near_as_long_as_enough_are_healthy_there() {
+    for algorithm in ALL {
+        // Four are near, two far.
+        let far = |down: &[usize]| {
+            let mut endpoints = fakes(&[(true, false); 6]);
+            for endpoint in &mut endpoints[4..] {
+                endpoint.is_near = false;
+            }
+            for index in down {
+                endpoints[*index].is_healthy = false;
+            }
+            let counts = picked(algorithm, &endpoints);
+            counts[4] + counts[5]
+        };
+        assert_eq!(far(&[]), 0);
+        assert_eq!(far(&[0]), 0);
+        // Half of them can take 70%.
+        assert!((2700..3300).contains(&far(&[0, 1])), "{algorithm:?}");
+        assert_eq!(far(&[0, 4, 5]), 0);
+    }
 }
