@@ -153,6 +153,22 @@ impl Agent {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// What Prometheus would get.
+    pub fn metrics(&self) -> Result<String> {
+        let socket = self.shared.dir.join("admin.sock");
+        let output = Command::new("curl")
+            .args(["-sS", "--fail", "--max-time", "5", "--unix-socket"])
+            .arg(socket)
+            .arg("http://agent/metrics")
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "no metrics: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// What `status --output json` says.
     pub fn status(&self) -> Result<Value> {
         self.json("status")

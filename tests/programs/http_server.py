@@ -8,7 +8,7 @@
 /sum                 200 and the length and sum of the request's body
 /status?code=N       that status
 /fail?n=N&key=K      503 for the first N requests with that key, then 200
-/slow?ms=N           200 after that time
+/slow?ms=N           200 after that time; with name only from the server that has it
 /hang                no answer
 /part?bytes=N        half of N bytes, then nothing
 /reset               a reset instead of an answer; with n and key as /fail
@@ -145,7 +145,8 @@ class Connection:
             else:
                 self.answer(200, self.name.encode())
         elif path == "/slow":
-            time.sleep(number("ms") / 1000)
+            if query.get("name", self.name) == self.name:
+                time.sleep(number("ms") / 1000)
             self.answer(200, self.name.encode())
         elif path == "/hang":
             self.more()

@@ -1,6 +1,6 @@
 //! `/metrics`, in the OpenMetrics text format.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
@@ -9,7 +9,10 @@ use prometheus_client::{
 };
 
 use super::{Report, model::Destination};
-use crate::{pods::PodState, proxy::DnsStatus};
+use crate::{
+    pods::PodState,
+    proxy::{DetectionCounters, DnsStatus},
+};
 
 /// Everything that is counted, as text.
 pub fn text(report: &Report) -> Result<String, fmt::Error> {
@@ -31,6 +34,7 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
             .collect(),
         hosts: report.pods.hosts().queries(),
         destinations: report.destinations(),
+        detection: report.pods.detection(),
     };
     registry.register_collector(Box::new(collector));
     let mut text = String::new();
@@ -49,6 +53,7 @@ struct Snapshot {
     dns: Vec<(String, DnsStatus)>,
     hosts: Vec<(String, u64)>,
     destinations: Vec<Destination>,
+    detection: Arc<DetectionCounters>,
 }
 
 impl prometheus_client::collector::Collector for Snapshot {
@@ -102,8 +107,51 @@ impl prometheus_client::collector::Collector for Snapshot {
             let labels = [("host", host.as_str())];
             ConstCounter::new(*count).encode(descriptor.encode_family(&labels)?)?;
         }
+        detection(&mut encoder, &self.detection)?;
         destinations(&mut encoder, &self.destinations)
     }
+}
+
+/// What clients speak.
+fn detection(
+    encoder: &mut DescriptorEncoder<'_>,
+    detection: &DetectionCounters,
+) -> Result<(), fmt::Error> {
+    let outcomes = detection.outcomes();
+    let outcomes = outcomes.map(|(outcome, count)| ([("outcome", outcome)], count));
+    family(
+        encoder,
+        "detections",
+        "Connections whose protocol was detected, by what was found",
+        outcomes,
+    )?;
+    counter(
+        encoder,
+        "detections_late",
+        "Detections that the deadline decided",
+        detection.late(),
+    )?;
+    let took = detection.took();
+    let descriptor = encoder.encode_descriptor(
+        "detection_seconds",
+        "From a client's first byte until its protocol was known",
+        None,
+        took.metric_type(),
+    )?;
+    took.encode(descriptor)?;
+    let names = detection.server_names();
+    let named = names.iter().map(|((destination, name), count)| {
+        (
+            [("destination", &**destination), ("server_name", &**name)],
+            *count,
+        )
+    });
+    family(
+        encoder,
+        "tls_connections",
+        "TLS connections that name their server; the 256 names that were used last",
+        named,
+    )
 }
 
 /// What became of requests, by destination and server.
@@ -144,6 +192,14 @@ fn destinations(
     let retries = destinations.iter();
     let retries = retries.map(|it| ([("destination", &*it.name)], it.retries));
     family(encoder, "retries", "Further tries", retries)?;
+    let hedges = destinations.iter();
+    let hedges = hedges.map(|it| ([("destination", &*it.name)], it.hedges));
+    let help = "Further tries that did not wait for another to fail";
+    family(encoder, "hedges", help, hedges)?;
+    let won = destinations.iter();
+    let won = won.map(|it| ([("destination", &*it.name)], it.hedges_won));
+    let help = "Hedges that were answered before the try before them";
+    family(encoder, "hedges_won", help, won)?;
     let over = destinations.iter();
     let over = over.map(|it| ([("destination", &*it.name)], it.retries_over_budget));
     family(

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Protocol,
     pods::PodState,
+    policy::detection::Spoken,
     proxy::{DatagramStatus, Direction, DnsStatus},
 };
 
@@ -128,6 +129,10 @@ pub struct Connection {
     pub via: SocketAddr,
     /// The process that called connect, if it is the pod's.
     pub process: Option<u32>,
+    /// What the client speaks, where the agent looks.
+    pub protocol: Option<Spoken>,
+    /// With TLS: the server that the client names.
+    pub server_name: Option<String>,
     /// Since connect.
     pub age_seconds: f64,
     /// From the client to the server.
@@ -150,6 +155,10 @@ pub struct Destination {
     pub answered: BTreeMap<String, u64>,
     /// Further tries.
     pub retries: u64,
+    /// Of those, that did not wait for another to fail.
+    pub hedges: u64,
+    /// Of those, whose answer was the one that the client got.
+    pub hedges_won: u64,
     /// Further tries that the budget did not allow.
     pub retries_over_budget: u64,
     /// Answers that the agent made itself, by reason.

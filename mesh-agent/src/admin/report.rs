@@ -141,6 +141,8 @@ impl Report {
                 process: processes
                     .get(&(cookie, open.accepted.client, open.accepted.proxy))
                     .copied(),
+                protocol: open.spoken,
+                server_name: open.server_name,
                 age_seconds: open.age.as_secs_f64(),
                 bytes_sent: open.bytes_sent,
                 bytes_received: open.bytes_received,
@@ -164,6 +166,8 @@ fn destination(destination: &proxy::Destination, now: Instant) -> Destination {
             .map(|(count, class)| (format!("{class}xx"), read(count)))
             .collect(),
         retries: read(&counters.retries),
+        hedges: read(&counters.hedges),
+        hedges_won: read(&counters.hedges_won),
         retries_over_budget: read(&counters.over_budget),
         own_answers: own_answers
             .map(|(reason, count)| (reason.code().to_owned(), read(count)))

@@ -15,6 +15,7 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
         "CLIENT",
         "ORIGINAL DESTINATION",
         "VIA",
+        "PROTOCOL",
         "PROCESS",
         "AGE",
         "SENT",
@@ -27,6 +28,11 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
             connection.client.to_string(),
             connection.original_destination.to_string(),
             connection.via.to_string(),
+            match (connection.protocol, connection.server_name) {
+                (Some(spoken), Some(name)) => format!("{spoken} {name}"),
+                (Some(spoken), None) => spoken.to_string(),
+                (None, _) => "-".to_owned(),
+            },
             connection
                 .process
                 .map_or_else(|| "-".to_owned(), |process| process.to_string()),

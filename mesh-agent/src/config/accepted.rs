@@ -22,6 +22,7 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "agent.pinPath",
         "the absolute path of a directory on a bpffs, such as /sys/fs/bpf/mesh",
     ),
+    ("agent.zone", "the name of a zone, such as `zone: a`"),
     (
         "agent.udpIdleTimeout",
         "a duration from 1s to 24h such as `60s`",
@@ -79,6 +80,10 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
     (
         "destinations[].endpoints[].weight",
         "a whole number from 1 to 1000000",
+    ),
+    (
+        "destinations[].endpoints[].zone",
+        "the name of a zone, such as `zone: a`",
     ),
     ("defaults", "a mapping such as `defaults: {policy: {}}`"),
     ("defaults.protocol", "`auto`, `http1`, `http2` or `tcp`"),
@@ -159,6 +164,15 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
     ("policy.retries.budget.ratio", "a number from 0 to 1"),
     ("policy.retries.budget.floor", "a whole number from 0 on"),
     (
+        "policy.retries.hedge",
+        "a mapping such as `hedge: {after: p95, max: 1}`",
+    ),
+    (
+        "policy.retries.hedge.after",
+        "a duration from 1ms to 24h such as `50ms`, or a percentile from `p50` to `p99.99`",
+    ),
+    ("policy.retries.hedge.max", "a whole number from 1 to 3"),
+    (
         "policy.retries.bufferBytes",
         "a whole number from 0 to 16777216",
     ),
@@ -175,6 +189,10 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "`source`, `header:NAME` or `cookie:NAME`",
     ),
     (
+        "policy.balance.slowStart",
+        "a duration from 1ms to 24h such as `30s`",
+    ),
+    (
         "policy.breaker",
         "a mapping such as `breaker: {ejection: {consecutive: 5}}`",
     ),
@@ -185,6 +203,18 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
     (
         "policy.breaker.ejection.consecutive",
         "a whole number from 1 on",
+    ),
+    (
+        "policy.breaker.ejection.failureRatio",
+        "a number from 0.01 to 1",
+    ),
+    (
+        "policy.breaker.ejection.minimumCalls",
+        "a whole number from 1 on",
+    ),
+    (
+        "policy.breaker.ejection.window",
+        "a duration from 1ms to 24h such as `10s`",
     ),
     (
         "policy.breaker.ejection.base",
@@ -213,6 +243,7 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "policy.healthCheck.timeout",
         "a duration from 1ms to 24h such as `1s`",
     ),
+    ("policy.healthCheck.phi", "a number from 1 to 16, such as 8"),
     ("policy.healthCheck.rise", "a whole number from 1 on"),
     ("policy.healthCheck.fall", "a whole number from 1 on"),
     ("pods", "a list of pods, each starting with `- name: NAME`"),

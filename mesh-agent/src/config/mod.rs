@@ -33,7 +33,7 @@ pub use model::{
 };
 pub use policy::{
     Adaptive, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Ejection, HealthCheck,
-    HealthCheckKind, Policy, Retries, Timeouts,
+    HealthCheckKind, Hedge, Policy, Retries, Timeouts,
 };
 pub use reload::fields_needing_restart;
 pub use values::{CgroupPath, MetricsAddress, Timespan};

@@ -45,6 +45,9 @@ pub struct Agent {
     /// Directory on a bpffs that holds the pinned maps and links: an absolute path.
     #[schemars(regex(pattern = "^/"))]
     pub pin_path: PathBuf,
+    /// Where this node is: servers in the same zone are preferred, as long as enough are healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// How long SIGTERM waits for open connections: at most `10m`.
     pub drain_timeout: Timespan,
     /// How long nothing may come either way before a flow of captured datagrams ends: 1s to 24h.
@@ -75,6 +78,7 @@ impl Default for Agent {
             metrics: MetricsAddress::default(),
             admin_socket: PathBuf::from("/run/mesh-agent/admin.sock"),
             pin_path: PathBuf::from("/sys/fs/bpf/mesh"),
+            zone: None,
             drain_timeout: Timespan::from_secs(5),
             udp_idle_timeout: Timespan::from_secs(60),
             max_connections: 262_144,
@@ -137,6 +141,9 @@ pub struct Endpoint {
     #[serde(default = "Endpoint::default_weight")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub weight: u32,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 impl Endpoint {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Timespan, default_if_null};
-use crate::policy::retry::RetryCondition;
+use crate::policy::{hedge::HedgeAfter, retry::RetryCondition};
 
 /// What the agent does for the connections and requests to a destination. What is absent is off or
 /// has its default.
@@ -31,7 +31,7 @@ pub struct Policy {
 }
 
 /// How endpoints are asked how they are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HealthCheck {
     /// What is asked.
@@ -51,6 +51,11 @@ pub struct HealthCheck {
     /// How long one may take.
     #[serde(default = "HealthCheck::default_timeout")]
     pub timeout: Timespan,
+    /// Instead of `rise` and `fall`: it is out while there was no good one for so long that φ, by how
+    /// regularly there were good ones before, is at least this: 1 to 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1.0, max = 16.0))]
+    pub phi: Option<f64>,
     /// So many good ones in a row for an endpoint to be in rotation again: at least 1.
     #[serde(default = "HealthCheck::default_rise")]
     #[schemars(range(min = 1))]
@@ -62,6 +67,8 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
+    /// Smallest and largest `phi`.
+    pub const PHI: RangeInclusive<f64> = 1.0..=16.0;
     /// Longest `service`, in bytes.
     pub const MAX_SERVICE: usize = 100;
 
@@ -179,6 +186,9 @@ pub struct Retries {
     /// How many further tries may be under way at once.
     #[serde(deserialize_with = "default_if_null")]
     pub budget: Budget,
+    /// When a request that has no answer yet is sent to another endpoint as well. Without it, never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
     /// How much of a request's body is kept for further tries, in bytes: at most 16777216.
     #[schemars(range(max = 16_777_216))]
     pub buffer_bytes: u32,
@@ -207,8 +217,45 @@ impl Default for Retries {
             all_methods: false,
             backoff: BackoffSpans::default(),
             budget: Budget::default(),
+            hedge: None,
             buffer_bytes: 64 << 10,
         }
+    }
+}
+
+/// When a request that has no answer yet is sent to another endpoint as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Hedge {
+    /// After how long: a duration, or `p95`: what 95% of the answers of the last 30 to 60 s took less
+    /// than (`p50` to `p99.99`; not before there were 20).
+    #[serde(default = "Hedge::default_after")]
+    #[schemars(regex(pattern = r"^(p[0-9]+(\.[0-9]+)?|([0-9]+(ns|us|ms|s|m|h))+)$"))]
+    pub after: String,
+    /// How often for one request: 1 to 3.
+    #[serde(default = "Hedge::default_max")]
+    #[schemars(range(min = 1, max = 3))]
+    pub max: u32,
+}
+
+impl Hedge {
+    /// Smallest and largest `max`.
+    pub const MAX: RangeInclusive<u32> = 1..=3;
+
+    fn default_after() -> String {
+        "p95".to_owned()
+    }
+
+    const fn default_max() -> u32 {
+        1
+    }
+
+    /// `after`, if it is one.
+    pub fn parsed_after(&self) -> Option<HedgeAfter> {
+        let span = || self.after.parse::<Timespan>().ok();
+        let span = || span().filter(|span| Timeouts::RANGE.contains(span));
+        let fixed = || span().map(|span| HedgeAfter::Fixed(span.get()));
+        HedgeAfter::parse_percentile(&self.after).or_else(fixed)
     }
 }
 
@@ -260,6 +307,10 @@ pub struct Balance {
     /// What `consistent-hash` goes by: `source`, `header:NAME` or `cookie:NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// For how long an endpoint that is new, or in rotation again, gets less than its share: a tenth
+    /// at first. Without it: from the beginning as much as the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Timespan>,
 }
 
 /// By what rule endpoints are picked.
@@ -295,6 +346,15 @@ pub struct Ejection {
     /// After so many failures in a row: at least 1.
     #[schemars(range(min = 1))]
     pub consecutive: u32,
+    /// And when so many of its calls failed: a share from 0.01 to 1. Without it that does not matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.01, max = 1.0))]
+    pub failure_ratio: Option<f64>,
+    /// How many calls `failureRatio` needs: at least 1.
+    #[schemars(range(min = 1))]
+    pub minimum_calls: u32,
+    /// How far back calls count for `failureRatio`.
+    pub window: Timespan,
     /// For how long the first time; longer each time again.
     pub base: Timespan,
     /// For how long at most.
@@ -308,6 +368,9 @@ impl Default for Ejection {
     fn default() -> Self {
         Self {
             consecutive: 5,
+            failure_ratio: None,
+            minimum_calls: 20,
+            window: Timespan::from_secs(10),
             base: Timespan::from_secs(30),
             max: Timespan::from_secs(300),
             at_most: 0.5,

@@ -24,7 +24,8 @@ use crate::{
     config::{Agent, Config, Pod},
     kernel::Maps,
     proxy::{
-        ConnectionStatus, Connections, Destination, Destinations, HealthChecks, Hosts, Shared,
+        ConnectionStatus, Connections, Destination, Destinations, DetectionCounters, HealthChecks,
+        Hosts, Shared,
     },
 };
 
@@ -91,6 +92,11 @@ impl PodSet {
     /// The destinations of the configuration.
     pub fn destinations(&self) -> Arc<Destinations> {
         self.shared.destinations.get()
+    }
+
+    /// What was found out about connections.
+    pub fn detection(&self) -> Arc<DetectionCounters> {
+        Arc::clone(&self.shared.detection)
     }
 
     /// Looks which pods came and went, and whether those that are there can still be redirected.

@@ -19,7 +19,7 @@ use super::{
     PodProxy,
     connection::{Moved, join, log_failure},
     destinations::{Destination, Endpoint, Target},
-    detect::{detect, is_waiting_for_http2},
+    detect::{Detected, detect, is_waiting_for_http2},
     given_up::given_up,
     http,
     upstream::{self, SeenAs},
@@ -36,7 +36,7 @@ use crate::{
 /// destination cannot be reached.
 const LAST_CHANCE: Duration = Duration::from_millis(100);
 
-/// How long a client is waited for where the last one spoke HTTP.
+/// How long a client is waited for where the last one spoke first.
 const HEAD_START: Duration = Duration::from_millis(20);
 
 /// How long a client is waited for when its server has shown that it speaks HTTP/2.
@@ -65,7 +65,7 @@ struct Connected {
 
 /// Who spoke first.
 enum First {
-    Client(Spoken, Option<Connected>),
+    Client(Detected, Option<Connected>),
     Server(Connected),
     /// The client has given up.
     Nobody,
@@ -105,10 +105,24 @@ impl Captured<'_> {
             self.count_failure(original, error);
         });
         let first = first?;
-        let is_http = matches!(first, First::Client(Spoken::Http1 | Spoken::Http2, _));
-        destination.speaks_http.store(is_http, Ordering::Relaxed);
-        match first {
-            First::Client(spoken @ (Spoken::Http1 | Spoken::Http2), connected) => {
+        if let First::Client(detected, _) = &first {
+            let _known = self.moved.detected.set(detected.clone());
+        }
+        // Whoever speaks neither may be of a protocol in which the server speaks first.
+        let speaks_first =
+            matches!(&first, First::Client(detected, _) if detected.spoken != Spoken::Tcp);
+        let likely = &destination.client_speaks_first;
+        likely.store(speaks_first, Ordering::Relaxed);
+        let (detected, connected) = match first {
+            First::Client(detected, connected) => (detected, connected),
+            First::Server(connected) => {
+                self.pod.detection.server_spoke_first();
+                return self.join(&destination, connected).await;
+            }
+            First::Nobody => return Ok(()),
+        };
+        match (detected.spoken, connected) {
+            (spoken @ (Spoken::Http1 | Spoken::Http2), connected) => {
                 if let Some(connected) = connected
                     && spoken == Spoken::Http1
                 {
@@ -116,17 +130,26 @@ impl Captured<'_> {
                 }
                 self.serve(spoken, target).await
             }
-            First::Client(Spoken::Tls | Spoken::Tcp, Some(connected))
-            | First::Server(connected) => self.join(&destination, connected).await,
-            First::Client(Spoken::Tls | Spoken::Tcp, None) => self.forward_to(&destination).await,
-            First::Nobody => Ok(()),
+            (Spoken::Tls, connected) => {
+                let name = detected.server_name.as_deref();
+                let named = target.of_tls(name);
+                if let Some(name) = name {
+                    self.pod.detection.named(&named.name, name);
+                }
+                match connected.filter(|_| Arc::ptr_eq(&named, &destination)) {
+                    Some(connected) => self.join(&named, connected).await,
+                    None => self.forward_to(&named).await,
+                }
+            }
+            (Spoken::Tcp, Some(connected)) => self.join(&destination, connected).await,
+            (Spoken::Tcp, None) => self.forward_to(&destination).await,
         }
     }
 
     async fn first(&self, destination: &Destination) -> io::Result<First> {
-        let mut told = pin!(detect(&self.client));
+        let mut told = pin!(detect(&self.client, &self.pod.detection));
         // A connection made for nothing would be one too many for each client's.
-        if destination.speaks_http.load(Ordering::Relaxed)
+        if destination.client_speaks_first.load(Ordering::Relaxed)
             && let Ok(told) = timeout(HEAD_START, &mut told).await
         {
             return Ok(First::Client(told?, None));
@@ -164,7 +187,9 @@ impl Captured<'_> {
             }
             Ok(None) => Ok(First::Nobody),
             Err(error) => match timeout(LAST_CHANCE, told).await {
-                Ok(Ok(spoken @ (Spoken::Http1 | Spoken::Http2))) => Ok(First::Client(spoken, None)),
+                Ok(Ok(detected)) if matches!(detected.spoken, Spoken::Http1 | Spoken::Http2) => {
+                    Ok(First::Client(detected, None))
+                }
                 _ => Err(error),
             },
         }

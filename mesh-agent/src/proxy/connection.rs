@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -18,10 +18,13 @@ use tokio::{
 };
 
 use super::{
-    Direction, PodProxy, copy::copy_both_ways, inbound, occasionally::Occasionally, outbound,
-    upstream,
+    Direction, PodProxy, copy::copy_both_ways, detect::Detected, inbound,
+    occasionally::Occasionally, outbound, upstream,
 };
-use crate::pods::{self, Netns};
+use crate::{
+    pods::{self, Netns},
+    policy::detection::Spoken,
+};
 
 /// The ends of an accepted connection.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +46,11 @@ pub struct Connection {
     moved: Arc<Moved>,
 }
 
-/// Bytes of a connection.
+/// What a connection has carried so far.
 #[derive(Debug, Default)]
 pub struct Moved {
+    /// What was found out about it.
+    pub(super) detected: OnceLock<Detected>,
     /// From the client.
     pub sent: AtomicU64,
     /// To the client.
@@ -53,12 +58,16 @@ pub struct Moved {
 }
 
 /// What can be told of an open connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectionStatus {
     /// Its ends.
     pub accepted: Accepted,
     /// Which way it goes, seen from the pod.
     pub direction: Direction,
+    /// What the client speaks, where that was detected.
+    pub spoken: Option<Spoken>,
+    /// With TLS: the server that the client names.
+    pub server_name: Option<String>,
     /// Time since it was accepted.
     pub age: Duration,
     /// Bytes from the client to the server.
@@ -113,12 +122,18 @@ impl Connections {
     pub fn list(&self) -> Vec<ConnectionStatus> {
         self.lock()
             .values()
-            .map(|connection| ConnectionStatus {
-                accepted: connection.accepted,
-                direction: connection.direction,
-                age: connection.accepted_at.elapsed(),
-                bytes_sent: connection.moved.sent.load(Ordering::Relaxed),
-                bytes_received: connection.moved.received.load(Ordering::Relaxed),
+            .map(|connection| {
+                let moved = &connection.moved;
+                let detected = moved.detected.get();
+                ConnectionStatus {
+                    accepted: connection.accepted,
+                    direction: connection.direction,
+                    spoken: detected.map(|it| it.spoken),
+                    server_name: detected.and_then(|it| it.server_name.clone()),
+                    age: connection.accepted_at.elapsed(),
+                    bytes_sent: moved.sent.load(Ordering::Relaxed),
+                    bytes_received: moved.received.load(Ordering::Relaxed),
+                }
             })
             .collect()
     }

@@ -1,6 +1,11 @@
 //! Asks the servers of destinations how they are, from inside an enrolled pod.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version, header};
@@ -28,7 +33,7 @@ use crate::{config::Protocol, pods::close_in_order, policy::health_check::CheckL
 const LARGEST_ANSWER: usize = 64 << 10;
 
 /// How a destination's servers are checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
     /// What is asked.
     pub question: Question,
@@ -98,7 +103,7 @@ async fn keep_checking<F>(
             let asking = ask(&pod, &destination, endpoint.address, &check.question);
             let asked = timeout(check.timeout, asking).await;
             let fault = asked.unwrap_or(Err(Fault::Timeout)).err();
-            if endpoint.checked(fault.is_none(), check.limits) {
+            if endpoint.checked(fault.is_none(), check.limits, Instant::now()) {
                 let (name, address) = (&destination.name, endpoint.address);
                 match fault {
                     None => tracing::info!("destination {name}: {address} is up again"),

@@ -8,6 +8,7 @@ mod copy;
 mod datagrams;
 mod destinations;
 mod detect;
+mod detection_counters;
 mod direction;
 #[cfg(fuzzing)]
 pub mod dns;
@@ -33,6 +34,7 @@ pub use accept::{Direction, serve};
 pub use connection::{Accepted, Connection, ConnectionStatus, Connections};
 pub use datagrams::{DatagramCounters, DatagramStatus, serve_datagrams};
 pub use destinations::{Destination, Destinations, Endpoint};
+pub use detection_counters::DetectionCounters;
 pub use dns::{DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts};
 pub use health_checks::{HealthCheck, HealthChecks};
 pub use http::Reason;

@@ -11,7 +11,7 @@ use std::{
 use mesh_common::MOST_CAPTURED_PORTS;
 
 use super::{
-    Connections, DatagramCounters,
+    Connections, DatagramCounters, DetectionCounters,
     destinations::SharedDestinations,
     dns::{Resolver, SharedHosts},
     http::Pools,
@@ -26,6 +26,8 @@ pub struct Shared {
     pub hosts: SharedHosts,
     /// Its destinations.
     pub destinations: SharedDestinations,
+    /// What was found out about connections.
+    pub detection: Arc<DetectionCounters>,
 }
 
 /// The proxy of one pod.
@@ -41,6 +43,8 @@ pub struct PodProxy {
     pub resolver: Resolver,
     /// The destinations of the running configuration.
     pub destinations: SharedDestinations,
+    /// What was found out about the connections of all pods.
+    pub detection: Arc<DetectionCounters>,
     /// Connections to servers, kept for requests to come.
     pub pools: Pools,
     /// Its servers whose requests come through the agent.
@@ -69,6 +73,7 @@ impl PodProxy {
             connections: Arc::default(),
             resolver: Resolver::new(shared.hosts),
             destinations: shared.destinations,
+            detection: shared.detection,
             pools: Pools::default(),
             servers: Servers::default(),
             marks: Marks::default(),

@@ -9,7 +9,7 @@ use std::{
 
 use lru::LruCache;
 
-use super::destinations::{Destination, Policy};
+use super::destinations::{Destination, Policy, Server};
 use crate::config::{Pod, Protocol};
 
 /// Servers of a pod that are remembered: what is known of others is forgotten.
@@ -77,7 +77,7 @@ impl Servers {
                 format!("inbound:{}:{address}", self.settings().pod).into(),
                 protocol,
                 Arc::new(Policy::inbound()),
-                &[(address, 1)],
+                &[Server::only(address)],
                 None,
                 Instant::now(),
             ))

@@ -175,3 +175,34 @@ fn destinations_that_are_not_listed_get_the_defaults() {
         Ok(())
     });
 }
+
+#[test]
+fn servers_in_the_zone_of_the_node_come_first() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let config = web.config(node, &[&at(SERVER, PORT), &at(OTHER, PORT)], "{}");
+        let zoned = |zone: &str| {
+            let yaml = config.to_yaml();
+            let yaml = yaml.replace(
+                &format!("'{}'", at(SERVER, PORT)),
+                &format!("'{}', zone: a", at(SERVER, PORT)),
+            );
+            let yaml = yaml.replace(
+                &format!("'{}'", at(OTHER, PORT)),
+                &format!("'{}', zone: b", at(OTHER, PORT)),
+            );
+            yaml.replacen("agent:", &format!("agent:\n  zone: {zone}"), 1)
+        };
+        let agent = node.agent(&config)?;
+        for (zone, name) in [("a", "server"), ("b", "other")] {
+            let yaml = zoned(zone);
+            agent.rewrite_config(&yaml)?;
+            wait_until(BOUND, "all to stay near", || {
+                let names = (0..20).map(|_| web.curl(&[], "/ok"));
+                let names: Vec<String> = names.collect::<anyhow::Result<_>>()?;
+                Ok(names.iter().all(|it| it == name))
+            })?;
+        }
+        Ok(())
+    });
+}

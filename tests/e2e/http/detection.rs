@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use mesh_tests::{scenario, wait_until};
+use anyhow::{Result, ensure};
+use mesh_tests::{Agent, Node, Pod, Process, scenario, wait_until};
 
 use super::{BOUND, WEB, Web};
-use crate::peers::{SERVER, at, behaviours};
+use crate::peers::{OTHER, SERVER, at, behaviours};
 
 #[test]
 fn a_request_in_single_bytes_is_one() {
@@ -166,6 +166,81 @@ fn a_destination_that_refuses_is_told_in_http_or_reset() {
         let heard = web.raw(&["x"])?;
         ensure!(heard == "<reset>", "{heard}");
         ensure!(begun.elapsed() < BOUND / 4);
+        Ok(())
+    });
+}
+
+/// OpenSSL's server, with a certificate for `name`.
+fn tls_server(node: &Node, pod: &Pod, address: &str, name: &str) -> Result<Process> {
+    let file = |suffix: &str| {
+        node.dir()
+            .join(format!("{name}.{suffix}"))
+            .display()
+            .to_string()
+    };
+    let (key, certificate) = (file("key"), file("pem"));
+    let subject = format!("/CN={name}");
+    let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+    let make = ["openssl"].into_iter().chain(make.split(' '));
+    let files = ["-keyout", &key, "-out", &certificate, "-subj", &subject];
+    pod.run(make.chain(files))?.success()?;
+    let serve = ["openssl", "s_server", "-www", "-accept", address];
+    let files = ["-key", &key, "-cert", &certificate];
+    let mut server = pod.spawn(serve.into_iter().chain(files))?;
+    server.wait_stdout("ACCEPT", BOUND)?;
+    Ok(server)
+}
+
+#[test]
+fn tls_goes_by_the_name_that_the_client_gives() {
+    const PORT: u16 = 8443;
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let pods = [("one", &web.server, SERVER), ("two", &web.other, OTHER)];
+        let mut destinations = Vec::new();
+        let mut servers = Vec::new();
+        for (name, pod, address) in pods {
+            servers.push(tls_server(node, pod, &at(address, PORT), name)?);
+            destinations.push(format!(
+                "{{name: {name}, hosts: [{name}.demo], addresses: [{WEB}], port: 443, \
+                 endpoints: [{{address: '{}'}}]}}",
+                at(address, PORT)
+            ));
+        }
+        let destinations = format!("destinations: [{}]", destinations.join(", "));
+        let agent: Agent = node.agent(&node.config().pod(&web.client).after(&destinations))?;
+        let subject = |name: &[&str]| -> Result<String> {
+            let to = at(WEB, 443);
+            let connect = ["openssl", "s_client", "-connect", &to];
+            let ended = web
+                .client
+                .run(connect.into_iter().chain(name.iter().copied()))?;
+            let text = ended.success()?;
+            let subject = text.lines().find_map(|line| line.strip_prefix("subject="));
+            Ok(subject.unwrap_or_default().replace(' ', ""))
+        };
+        for name in ["two.demo", "one.demo", "TWO.demo"] {
+            let expected = format!("CN={}", &name.to_lowercase()[..3]);
+            let seen = subject(&["-servername", name])?;
+            ensure!(seen == expected, "{name}: {seen}");
+        }
+        // Without a name, or with one that no destination has: by address.
+        for name in [&["-noservername"][..], &["-servername", "three.demo"]] {
+            let seen = subject(name)?;
+            ensure!(seen == "CN=one", "{name:?}: {seen}");
+        }
+        let metrics = agent.metrics()?;
+        for line in [
+            r#"mesh_agent_detections_total{outcome="tls"} 5"#,
+            "mesh_agent_detection_seconds_count 5",
+            r#"mesh_agent_tls_connections_total{destination="two",server_name="two.demo"} 2"#,
+            r#"mesh_agent_tls_connections_total{destination="one",server_name="three.demo"} 1"#,
+        ] {
+            ensure!(
+                metrics.lines().any(|it| it == line),
+                "{line} is not in {metrics}"
+            );
+        }
         Ok(())
     });
 }

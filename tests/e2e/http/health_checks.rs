@@ -64,7 +64,11 @@ fn a_server_that_is_gone_is_noticed_without_a_request() {
         for _ in 0..20 {
             ensure!(web.status(&[], "/ok")? == (200, String::new()));
         }
-        Ok(())
+        // By how long it was not heard of.
+        let config = web.config(node, &endpoints, &policy("type: tcp, phi: 6"));
+        agent.rewrite_config(&config.to_yaml())?;
+        wait_down(&agent, &at(SERVER, NOBODY), true)?;
+        wait_down(&agent, &at(OTHER, PORT), false)
     });
 }
 

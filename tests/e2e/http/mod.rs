@@ -7,6 +7,7 @@ mod differential;
 mod faithful;
 mod grpc;
 mod health_checks;
+mod hedging;
 mod hostile;
 mod inbound;
 mod retries;

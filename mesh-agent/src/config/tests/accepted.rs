@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::accepted::{ACCEPTED, one_of_many};
 use super::super::{
     Adaptive, Agent, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Capture, CgroupPath,
-    Config, Defaults, Destination, Ejection, Endpoint, HealthCheck, HealthCheckKind,
+    Config, Defaults, Destination, Ejection, Endpoint, HealthCheck, HealthCheckKind, Hedge,
     InboundSteering, MetricsAddress, OnAgentDown, Pod, Policy, Protocol, Proxy, Retries, Timeouts,
     Timespan, fields_needing_restart, parse, schema,
 };
@@ -72,9 +72,7 @@ fn a_pod_needs_only_a_name_and_a_netns() {
     assert_eq!(config(&emptied).pods, [expected]);
 }
 
-#[test]
-fn every_field_is_read() {
-    let text = "\
+const EVERY_FIELD: &str = "\
 agent:
   cgroup: /sys/fs/cgroup/mesh
   metrics: off
@@ -82,6 +80,7 @@ agent:
   pinPath: /sys/fs/bpf/other
   drainTimeout: 1m30s
   udpIdleTimeout: 1h
+  zone: a
   maxConnections: 1024
 pods:
   - name: client
@@ -106,7 +105,7 @@ destinations:
     addresses: [10.96.0.10, 'fd00::10']
     port: 80
     protocol: http2
-    endpoints: [{address: '10.77.0.12:8080', weight: 3}, {address: '[fd00::12]:8080'}]
+    endpoints: [{address: '10.77.0.12:8080', weight: 3, zone: b}, {address: '[fd00::12]:8080'}]
     policy:
       timeouts:
         connect: 1s
@@ -121,12 +120,24 @@ destinations:
         allMethods: true
         backoff: {base: 10ms, max: 1s}
         budget: {ratio: 0.5, floor: 1}
+        hedge: {after: p99.9, max: 2}
         bufferBytes: 1024
-      balance: {algorithm: consistent-hash, key: 'header:x-user'}
-      breaker: {ejection: {consecutive: 3, base: 1s, max: 1m, atMost: 0.3}}
-      healthCheck: {type: grpc, path: /up, service: a.B, interval: 9s, timeout: 8s, rise: 7, fall: 6}
+      balance: {algorithm: consistent-hash, key: 'header:x-user', slowStart: 3s}
+      breaker:
+        ejection:
+          consecutive: 3
+          failureRatio: 0.4
+          minimumCalls: 9
+          window: 5s
+          base: 1s
+          max: 1m
+          atMost: 0.3
+      healthCheck: {type: grpc, path: /up, service: a.B, interval: 9s, timeout: 8s, rise: 7, fall: 6, phi: 5}
 defaults: {protocol: http1, policy: {timeouts: {request: 9s}}}
 ";
+
+#[test]
+fn every_field_is_read() {
     let expected = Config {
         agent: Agent {
             cgroup: CgroupPath::Path("/sys/fs/cgroup/mesh".into()),
@@ -135,6 +146,7 @@ defaults: {protocol: http1, policy: {timeouts: {request: 9s}}}
             pin_path: "/sys/fs/bpf/other".into(),
             drain_timeout: Timespan::from_secs(90),
             udp_idle_timeout: Timespan::from_secs(3600),
+            zone: Some("a".to_owned()),
             max_connections: 1024,
         },
         pods: vec![Pod {
@@ -172,7 +184,7 @@ defaults: {protocol: http1, policy: {timeouts: {request: 9s}}}
             },
         }),
     };
-    assert_eq!(parse(text, "mesh.yaml").unwrap().config, expected);
+    assert_eq!(parse(EVERY_FIELD, "mesh.yaml").unwrap().config, expected);
 }
 
 fn every_field_of_a_destination() -> Destination {
@@ -184,12 +196,16 @@ fn every_field_of_a_destination() -> Destination {
         addresses: vec!["10.96.0.10".parse().unwrap(), "fd00::10".parse().unwrap()],
         port: Some(80),
         protocol: Protocol::Http2,
-        endpoints: [("10.77.0.12:8080", 3), ("[fd00::12]:8080", 1)]
-            .map(|(address, weight)| Endpoint {
-                address: address.parse().unwrap(),
-                weight,
-            })
-            .to_vec(),
+        endpoints: [
+            ("10.77.0.12:8080", 3, Some("b")),
+            ("[fd00::12]:8080", 1, None),
+        ]
+        .map(|(address, weight, zone)| Endpoint {
+            address: address.parse().unwrap(),
+            weight,
+            zone: zone.map(str::to_owned),
+        })
+        .to_vec(),
         policy: every_part_of_a_policy(),
     }
 }
@@ -220,15 +236,23 @@ fn every_part_of_a_policy() -> Policy {
                 ratio: 0.5,
                 floor: 1,
             },
+            hedge: Some(Hedge {
+                after: "p99.9".to_owned(),
+                max: 2,
+            }),
             buffer_bytes: 1024,
         }),
         balance: Balance {
             algorithm: BalanceAlgorithm::ConsistentHash,
             key: Some("header:x-user".to_owned()),
+            slow_start: Some(Timespan::from_secs(3)),
         },
         breaker: Breaker {
             ejection: Some(Ejection {
                 consecutive: 3,
+                failure_ratio: Some(0.4),
+                minimum_calls: 9,
+                window: Timespan::from_secs(5),
                 base: Timespan::from_secs(1),
                 max: Timespan::from_secs(60),
                 at_most: 0.3,
@@ -242,6 +266,7 @@ fn every_part_of_a_policy() -> Policy {
             timeout: Timespan::from_secs(8),
             rise: 7,
             fall: 6,
+            phi: Some(5.0),
         }),
     }
 }

@@ -55,6 +55,7 @@ fn agent() -> impl Strategy<Value = Agent> {
                 drain_timeout: Timespan::from(Duration::from_nanos(drain_nanos)),
                 udp_idle_timeout: Timespan::from_secs(1 + drain_nanos % 86_400),
                 max_connections,
+                zone: (drain_nanos % 2 == 0).then(|| drain_nanos.to_string()),
             },
         )
 }

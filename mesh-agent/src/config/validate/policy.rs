@@ -4,7 +4,7 @@ use super::refused;
 use crate::config::field_path::FieldPath;
 use crate::config::finding::Finding;
 use crate::config::policy::{
-    Adaptive, Balance, BalanceAlgorithm, HealthCheck, Policy, Retries, Timeouts,
+    Adaptive, Balance, BalanceAlgorithm, HealthCheck, Hedge, Policy, Retries, Timeouts,
 };
 use crate::config::values::Timespan;
 use crate::config::yaml::quoted;
@@ -23,6 +23,16 @@ pub(super) fn validate(at: &FieldPath, policy: &Policy) -> Result<(), Finding> {
         if ejection.consecutive == 0 {
             return Err(refused(at.field("consecutive"), "`0` is out of range"));
         }
+        if let Some(ratio) = ejection.failure_ratio
+            && !(0.01..=1.0).contains(&ratio)
+        {
+            let problem = format!("`{ratio}` is out of range");
+            return Err(refused(at.field("failureRatio"), problem));
+        }
+        if ejection.minimum_calls == 0 {
+            return Err(refused(at.field("minimumCalls"), "`0` is out of range"));
+        }
+        in_range(at.field("window"), ejection.window)?;
         in_range(at.field("base"), ejection.base)?;
         in_range(at.field("max"), ejection.max)?;
         not_less(at.field("max"), ejection.max, "base", ejection.base)?;
@@ -45,6 +55,11 @@ fn health_check(at: &FieldPath, check: &HealthCheck) -> Result<(), Finding> {
     }
     in_range(at.field("interval"), check.interval)?;
     in_range(at.field("timeout"), check.timeout)?;
+    if let Some(phi) = check.phi
+        && !HealthCheck::PHI.contains(&phi)
+    {
+        return Err(refused(at.field("phi"), format!("`{phi}` is out of range")));
+    }
     for (name, count) in [("rise", check.rise), ("fall", check.fall)] {
         if count == 0 {
             return Err(refused(at.field(name), "`0` is out of range"));
@@ -99,6 +114,17 @@ fn retries(at: &FieldPath, retries: &Retries) -> Result<(), Finding> {
         retries.backoff.base,
     )?;
     share(at.field("budget").field("ratio"), retries.budget.ratio)?;
+    if let Some(hedge) = &retries.hedge {
+        let at = at.field("hedge");
+        if hedge.parsed_after().is_none() {
+            let problem = format!("{} is neither", quoted(&hedge.after));
+            return Err(refused(at.field("after"), problem));
+        }
+        if !Hedge::MAX.contains(&hedge.max) {
+            let problem = format!("`{}` is out of range", hedge.max);
+            return Err(refused(at.field("max"), problem));
+        }
+    }
     if retries.buffer_bytes > Retries::MAX_BUFFER {
         let problem = format!("`{}` is too large", retries.buffer_bytes);
         return Err(refused(at.field("bufferBytes"), problem));
@@ -107,6 +133,9 @@ fn retries(at: &FieldPath, retries: &Retries) -> Result<(), Finding> {
 }
 
 fn balance(at: &FieldPath, balance: &Balance) -> Result<(), Finding> {
+    if let Some(slow_start) = balance.slow_start {
+        in_range(at.field("slowStart"), slow_start)?;
+    }
     let is_hash = balance.algorithm == BalanceAlgorithm::ConsistentHash;
     match &balance.key {
         Some(key) if HashKey::parse(key).is_none() => {

@@ -16,6 +16,7 @@ use crate::{
     policy::{
         adaptive_timeout::ResponseTimes,
         balance::{self, Balancer, EndpointLoad},
+        hedge::{HedgeAfter, HedgePolicy, RecentTimes},
         retry_budget::RetryBudget,
     },
 };
@@ -38,10 +39,36 @@ pub struct Destination {
     pub budget: Arc<RetryBudget>,
     /// What became of its requests.
     pub counters: Arc<RequestCounters>,
-    /// What was spoken last was HTTP: then clients are likely to speak first.
-    pub speaks_http: AtomicBool,
+    /// The last client spoke before its server: then the next is likely to.
+    pub client_speaks_first: AtomicBool,
+    /// Which of `endpoints` are near.
+    near: Vec<bool>,
     balancer: Balancer,
     response_times: Mutex<ResponseTimes>,
+    /// Where hedging goes by them.
+    recent_times: Option<Mutex<RecentTimes>>,
+}
+
+/// A server, as the configuration has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share of the requests, in proportion.
+    pub weight: u32,
+    /// Whether it is in the zone of this node, or zones do not matter.
+    pub is_near: bool,
+}
+
+impl Server {
+    /// The only one.
+    pub const fn only(address: SocketAddr) -> Self {
+        Self {
+            address,
+            weight: 1,
+            is_near: true,
+        }
+    }
 }
 
 /// What became of requests.
@@ -51,6 +78,10 @@ pub struct RequestCounters {
     pub answered: [AtomicU64; 5],
     /// Further tries.
     pub retries: AtomicU64,
+    /// Of those, that did not wait for another to fail.
+    pub hedges: AtomicU64,
+    /// Of those, whose answer was the one that the client got.
+    pub hedges_won: AtomicU64,
     /// Further tries that the budget did not allow.
     pub over_budget: AtomicU64,
     /// Answers that the agent made itself, by the number of the reason.
@@ -69,6 +100,8 @@ struct Candidate<'a> {
     endpoint: &'a Endpoint,
     is_healthy: bool,
     was_tried: bool,
+    is_near: bool,
+    warmth: f64,
 }
 
 impl balance::Endpoint for Candidate<'_> {
@@ -81,15 +114,21 @@ impl balance::Endpoint for Candidate<'_> {
     fn was_tried(&self) -> bool {
         self.was_tried
     }
+    fn is_near(&self) -> bool {
+        self.is_near
+    }
+    fn warmth(&self) -> f64 {
+        self.warmth
+    }
 }
 
 impl Destination {
-    /// One with these servers and weights. What `earlier` knew of servers that stay is kept.
+    /// One with these servers. What `earlier` knew of servers that stay is kept.
     pub fn new(
         name: Arc<str>,
         protocol: Protocol,
         policy: Arc<Policy>,
-        servers: &[(SocketAddr, u32)],
+        servers: &[Server],
         earlier: Option<&Self>,
         now: Instant,
     ) -> Self {
@@ -100,9 +139,9 @@ impl Destination {
             .collect();
         let endpoints: Vec<Arc<Endpoint>> = servers
             .iter()
-            .map(|(address, _)| {
-                known.get(address).map_or_else(
-                    || Arc::new(Endpoint::new(*address, now)),
+            .map(|server| {
+                known.get(&server.address).map_or_else(
+                    || Arc::new(Endpoint::new(server.address, now)),
                     |known| Arc::clone(known),
                 )
             })
@@ -114,16 +153,23 @@ impl Destination {
         }
         let names: Vec<String> = servers
             .iter()
-            .map(|(address, _)| address.to_string())
+            .map(|server| server.address.to_string())
             .collect();
         let weighted: Vec<(&[u8], u32)> = names
             .iter()
             .zip(servers)
-            .map(|(name, (_, weight))| (name.as_bytes(), *weight))
+            .map(|(name, server)| (name.as_bytes(), server.weight))
             .collect();
+        let hedge = policy.retries.as_ref().and_then(|retries| retries.hedge);
+        let by_quantile = matches!(
+            hedge.map(|hedge| hedge.after),
+            Some(HedgeAfter::Quantile(_))
+        );
         Self {
             name,
             protocol,
+            near: servers.iter().map(|server| server.is_near).collect(),
+            recent_times: by_quantile.then(|| Mutex::new(RecentTimes::new(now))),
             balancer: Balancer::new(policy.algorithm, &weighted, PANIC_THRESHOLD),
             policy,
             endpoints,
@@ -131,7 +177,7 @@ impl Destination {
             counters: earlier
                 .map(|it| Arc::clone(&it.counters))
                 .unwrap_or_default(),
-            speaks_http: AtomicBool::new(false),
+            client_speaks_first: AtomicBool::new(false),
             response_times: Mutex::default(),
         }
     }
@@ -149,10 +195,13 @@ impl Destination {
         let candidates: Vec<Candidate<'_>> = self
             .endpoints
             .iter()
-            .map(|endpoint| Candidate {
+            .zip(&self.near)
+            .map(|(endpoint, is_near)| Candidate {
                 endpoint,
                 is_healthy: endpoint.is_healthy(now),
                 was_tried: tried.contains(&endpoint.address),
+                is_near: *is_near,
+                warmth: (self.policy.slow_start).map_or(1.0, |length| endpoint.warmth(length, now)),
             })
             .collect();
         let index = self.balancer.pick(&candidates, key, now, rand::random)?;
@@ -163,6 +212,30 @@ impl Destination {
     pub fn answered(&self, endpoint: &Endpoint, took: Duration, now: Instant) {
         endpoint.answered(took, now, self.policy.ejection);
         self.add_response_time(took);
+        if let Some(mut times) = self.recent_times() {
+            times.add(took, now);
+        }
+    }
+
+    /// A try at `endpoint` was given up after `took`, because another one was answered sooner.
+    pub fn given_up(&self, endpoint: &Endpoint, took: Duration, now: Instant) {
+        endpoint.given_up(took, now);
+        if let Some(mut times) = self.recent_times() {
+            times.add(took, now);
+        }
+    }
+
+    /// After how long without an answer a request is sent to another endpoint as well.
+    pub fn hedge_after(&self, hedge: HedgePolicy, now: Instant) -> Option<Duration> {
+        match hedge.after {
+            HedgeAfter::Fixed(after) => Some(after),
+            HedgeAfter::Quantile(quantile) => self.recent_times()?.quantile(quantile, now),
+        }
+    }
+
+    fn recent_times(&self) -> Option<std::sync::MutexGuard<'_, RecentTimes>> {
+        let times = self.recent_times.as_ref()?;
+        Some(times.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A try at `endpoint` failed after `took`.
@@ -171,10 +244,9 @@ impl Destination {
         let out = endpoint.failed(now, self.policy.ejection, &self.endpoints);
         if let Some(length) = out {
             tracing::info!(
-                "destination {}: {} failed {} times in a row and is out of rotation for {length:?}",
+                "destination {}: {} failed too often and is out of rotation for {length:?}",
                 self.name,
                 endpoint.address,
-                self.policy.ejection.map_or(0, |limits| limits.consecutive),
             );
         }
     }

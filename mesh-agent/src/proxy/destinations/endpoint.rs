@@ -25,6 +25,8 @@ pub struct Endpoint {
     health: Mutex<EndpointHealth>,
     /// Whether `health` has anything to tell, so that a good server costs no lock.
     has_failed: AtomicBool,
+    /// Since when it is known, or up again by health checks.
+    up_since: Mutex<Instant>,
     /// What health checks say.
     checked: Mutex<CheckedHealth>,
     is_down: AtomicBool,
@@ -40,6 +42,7 @@ impl Endpoint {
             load: EndpointLoad::new(now),
             health: Mutex::default(),
             has_failed: AtomicBool::new(false),
+            up_since: Mutex::new(now),
             checked: Mutex::default(),
             is_down: AtomicBool::new(false),
             requests: AtomicU64::new(0),
@@ -58,9 +61,12 @@ impl Endpoint {
     }
 
     /// Adds a health check. True if it is up or down from now on and was not before.
-    pub fn checked(&self, is_good: bool, limits: CheckLimits) -> bool {
+    pub fn checked(&self, is_good: bool, limits: CheckLimits, now: Instant) -> bool {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = checked.checked(is_good, limits);
+        let changed = checked.checked(is_good, limits, now);
+        if changed && !checked.is_down() {
+            *self.up_since() = now;
+        }
         self.is_down.store(checked.is_down(), Ordering::Relaxed);
         changed
     }
@@ -69,6 +75,19 @@ impl Endpoint {
     pub fn forget_checks(&self) {
         *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = CheckedHealth::default();
         self.is_down.store(false, Ordering::Relaxed);
+    }
+
+    /// What share of its requests it is to get while it starts slowly, over `length`: from a tenth on.
+    pub fn warmth(&self, length: Duration, now: Instant) -> f64 {
+        const COLD: f64 = 0.1;
+        let mut since = *self.up_since();
+        if self.has_failed.load(Ordering::Relaxed)
+            && let Some(back) = self.health().back_since(now)
+        {
+            since = since.max(back);
+        }
+        let passed = now.saturating_duration_since(since);
+        (passed.as_secs_f64() / length.as_secs_f64()).clamp(COLD, 1.0)
     }
 
     /// For how long it is still out of rotation, if it is.
@@ -90,13 +109,19 @@ impl Endpoint {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.load.answered(took, now);
         if let Some(limits) = limits
-            && self.has_failed.load(Ordering::Relaxed)
+            && (limits.share.is_some() || self.has_failed.load(Ordering::Relaxed))
         {
             let mut health = self.health();
             health.succeeded(now, limits);
             self.has_failed
                 .store(*health != EndpointHealth::default(), Ordering::Relaxed);
         }
+    }
+
+    /// A try there was given up after `took`, because another one was answered sooner.
+    pub(super) fn given_up(&self, took: Duration, now: Instant) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.load.took_longer_than(took, now);
     }
 
     /// It failed a try. Says for how long it is out of rotation, if it is from now on.
@@ -114,6 +139,10 @@ impl Endpoint {
         let mut health = self.health();
         self.has_failed.store(true, Ordering::Relaxed);
         health.failed(now, limits, out, peers.len())
+    }
+
+    fn up_since(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.up_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn health(&self) -> std::sync::MutexGuard<'_, EndpointHealth> {

@@ -15,7 +15,7 @@ use std::{
 
 use lru::LruCache;
 
-pub use destination::{Destination, RequestCounters};
+pub use destination::{Destination, RequestCounters, Server};
 pub use endpoint::Endpoint;
 pub use policy::{Policy, Retries};
 pub use target::Target;
@@ -107,7 +107,13 @@ impl Destinations {
                 .listed
                 .iter()
                 .find(|known| known.name.as_ref() == Some(&name));
-            let listed = Arc::new(Listed::of(name, destination, known.map(|it| &**it), now));
+            let listed = Arc::new(Listed::of(
+                name,
+                destination,
+                config.agent.zone.as_deref(),
+                known.map(|it| &**it),
+                now,
+            ));
             let port = destination.port.unwrap_or(0);
             for address in &destination.addresses {
                 let address = address.to_canonical();
@@ -228,6 +234,7 @@ impl Listed {
     fn of(
         name: Arc<str>,
         destination: &config::Destination,
+        zone: Option<&str>,
         earlier: Option<&Self>,
         now: Instant,
     ) -> Self {
@@ -235,7 +242,11 @@ impl Listed {
         let servers: Vec<_> = destination
             .endpoints
             .iter()
-            .map(|endpoint| (endpoint.address, endpoint.weight))
+            .map(|endpoint| Server {
+                address: endpoint.address,
+                weight: endpoint.weight,
+                is_near: zone.is_none() || endpoint.zone.as_deref() == zone,
+            })
             .collect();
         let hosts = destination.hosts.iter();
         Self {
@@ -285,7 +296,7 @@ impl Listed {
                         name.unwrap_or_else(|| original.to_string().into()),
                         self.protocol,
                         Arc::clone(&self.policy),
-                        &[(original, 1)],
+                        &[Server::only(original)],
                         None,
                         Instant::now(),
                     ))

@@ -8,8 +8,9 @@ use crate::{
         adaptive_timeout::AdaptiveLimits,
         backoff::Backoff,
         balance::{Algorithm, HashKey},
-        ejection::EjectionLimits,
+        ejection::{EjectionLimits, FailureShare},
         health_check::CheckLimits,
+        hedge::HedgePolicy,
         retry::{RetryCondition, RetryPolicy},
         retry_budget::BudgetLimits,
     },
@@ -40,6 +41,8 @@ pub struct Policy {
     pub algorithm: Algorithm,
     /// What consistent hashing goes by.
     pub hash_key: Option<HashKey>,
+    /// For how long an endpoint that is new or came back gets less than its share.
+    pub slow_start: Option<Duration>,
     /// When endpoints are taken out.
     pub ejection: Option<EjectionLimits>,
     /// How endpoints are asked how they are.
@@ -55,6 +58,8 @@ pub struct Retries {
     pub budget: BudgetLimits,
     /// How much of a body is kept for them, in bytes.
     pub buffer: usize,
+    /// When not to wait for a try to fail.
+    pub hedge: Option<HedgePolicy>,
 }
 
 impl Policy {
@@ -95,6 +100,7 @@ impl From<&config::Policy> for Policy {
                 config::BalanceAlgorithm::ConsistentHash => Algorithm::ConsistentHash,
             },
             hash_key: policy.balance.key.as_deref().and_then(HashKey::parse),
+            slow_start: policy.balance.slow_start.map(config::Timespan::get),
             health_check: policy.health_check.as_ref().map(HealthCheck::from),
             ejection: policy
                 .breaker
@@ -102,6 +108,11 @@ impl From<&config::Policy> for Policy {
                 .as_ref()
                 .map(|ejection| EjectionLimits {
                     consecutive: ejection.consecutive,
+                    share: ejection.failure_ratio.map(|ratio| FailureShare {
+                        ratio,
+                        minimum_calls: ejection.minimum_calls,
+                        window: ejection.window.get(),
+                    }),
                     base: ejection.base.get(),
                     max: ejection.max.get(),
                     at_most: ejection.at_most,
@@ -120,9 +131,15 @@ impl From<&config::HealthCheck> for HealthCheck {
             },
             interval: check.interval.get(),
             timeout: check.timeout.get(),
-            limits: CheckLimits {
-                rise: check.rise,
-                fall: check.fall,
+            limits: match check.phi {
+                Some(threshold) => CheckLimits::Phi {
+                    threshold,
+                    interval: check.interval.get(),
+                },
+                None => CheckLimits::InARow {
+                    rise: check.rise,
+                    fall: check.fall,
+                },
             },
         }
     }
@@ -146,6 +163,12 @@ impl From<&config::Retries> for Retries {
                 floor: retries.budget.floor,
             },
             buffer: retries.buffer_bytes as usize,
+            hedge: retries.hedge.as_ref().and_then(|hedge| {
+                Some(HedgePolicy {
+                    after: hedge.parsed_after()?,
+                    max: hedge.max,
+                })
+            }),
         }
     }
 }

@@ -54,6 +54,17 @@ impl Target {
         }
     }
 
+    /// Where a TLS connection goes that may name its server.
+    pub fn of_tls(&self, server_name: Option<&str>) -> Arc<Destination> {
+        match (self, server_name) {
+            (Self::Configured(Configured(known)), Some(name)) => {
+                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.route.by_host(name)
+            }
+            _ => self.by_address(),
+        }
+    }
+
     /// Where a request for a host goes, by the configuration that runs `now`.
     pub fn of_request(
         &self,

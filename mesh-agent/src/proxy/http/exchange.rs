@@ -15,6 +15,7 @@ use super::{
     reason::{Reason, is_grpc},
     request_body::{KeptBody, TryBody},
     retry_mark,
+    running::{Ended, Running, first_of, grpc_status, is_failure},
     session::Session,
     tries::{TryError, send},
     try_guard::TryGuard,
@@ -22,10 +23,11 @@ use super::{
 use crate::{
     policy::{
         deadline::Deadline,
+        hedge::HedgePolicy,
         retry::{HasHeader, NoRetry, Repeatable, TryOutcome},
         retry_budget::{BudgetLimits, FurtherTry},
     },
-    proxy::destinations::{Destination, RequestCounters, Retries},
+    proxy::destinations::{Destination, Endpoint, RequestCounters, Retries},
 };
 
 /// A connection to a server that is the client's own from now on, and what the server said already.
@@ -82,7 +84,8 @@ enum Sent {
 
 impl Sent {
     fn new(body: Incoming, retries: Option<&Retries>, is_http2: bool) -> Self {
-        let retries = retries.filter(|retries| retries.policy.attempts > 0);
+        let retries =
+            retries.filter(|retries| retries.policy.attempts > 0 || retries.hedge.is_some());
         match retries.map(|retries| retries.buffer) {
             _ if body.is_end_stream() => Self::Empty,
             Some(most) => Self::Kept(KeptBody::new(body, most)),
@@ -104,6 +107,15 @@ impl Sent {
             Self::Empty => true,
             Self::Once(_) => false,
             Self::Kept(body) => body.is_whole(),
+        }
+    }
+
+    /// Whether another try can send it at once, beside those under way.
+    fn is_complete(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Once(_) => false,
+            Self::Kept(body) => body.is_complete(),
         }
     }
 }
@@ -183,13 +195,20 @@ impl<'a> Exchange<'a> {
         let mut was_stale = false;
         let mut refused = 0;
         loop {
-            let now = Instant::now();
-            let endpoint = destination
-                .pick(self.key, &tried, now)
-                .ok_or(Reason::NoEndpoint)?;
-            let guard = TryGuard::new(Arc::clone(&endpoint), place.take());
-            let mut outcome = self.one_try(endpoint.address, now).await;
-            let took = now.elapsed();
+            let hedge = retries.and_then(|retries| Some((retries, retries.hedge?)));
+            let ended = match hedge.filter(|(retries, _)| self.may_hedge(retries)) {
+                None => self.begin_try(&tried, place.take())?.1.await,
+                // What is rare is not to make every request larger.
+                Some((retries, hedge)) => {
+                    Box::pin(self.hedged(hedge, retries, &mut tried, place.take())).await?
+                }
+            };
+            let Ended {
+                endpoint,
+                guard,
+                mut outcome,
+                took,
+            } = ended;
             // It looks like a fault of the server's, and is one of the client's.
             if outcome.is_err()
                 && let Some(reason) = self.session.refusal.of_body()
@@ -226,7 +245,7 @@ impl<'a> Exchange<'a> {
             let is_last = retries.is_none_or(|retries| further >= retries.policy.attempts);
             let grpc_status = match &mut outcome {
                 Ok(answer) if self.is_grpc => {
-                    grpc_status(answer, retries.filter(|_| !is_last)).await
+                    grpc_status_of(answer, retries.filter(|_| !is_last)).await
                 }
                 _ => None,
             };
@@ -268,23 +287,21 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn one_try(
+    /// Begins a try at an endpoint other than those in `tried`, if it can be.
+    fn begin_try(
         &mut self,
-        server: SocketAddr,
-        now: Instant,
-    ) -> Result<Response<AnswerBody>, TryError> {
-        let limit = self
-            .destination
-            .try_timeout()
-            .filter(|_| self.upgrade.is_none());
+        tried: &[SocketAddr],
+        place: Option<FurtherTry>,
+    ) -> Result<(Arc<Endpoint>, impl Future<Output = Ended> + use<'a>), Reason> {
+        let now = Instant::now();
+        let destination = self.destination;
+        let endpoint = destination.pick(self.key, tried, now);
+        let endpoint = endpoint.ok_or(Reason::NoEndpoint)?;
+        let guard = TryGuard::new(Arc::clone(&endpoint), place);
+        let limit = destination.try_timeout().filter(|_| self.upgrade.is_none());
         let mut head = self.head.clone();
-        let left = self.deadline.within(limit, now);
-        deadlines::pass_on(
-            &mut head.headers,
-            &self.destination.policy,
-            self.is_grpc,
-            left.left(now),
-        );
+        let left = self.deadline.within(limit, now).left(now);
+        deadlines::pass_on(&mut head.headers, &destination.policy, self.is_grpc, left);
         let body = self.body.begin();
         // Without it the HTTP library sends no body with a GET whose length it does not know.
         if head.version != Version::HTTP_2 && body.size_hint().exact().is_none() {
@@ -292,18 +309,97 @@ impl<'a> Exchange<'a> {
             head.headers.insert(header::TRANSFER_ENCODING, chunked);
         }
         let request = Request::from_parts(head, body);
-        let sending = send(
-            self.session,
-            self.destination,
-            server,
-            request,
-            self.deadline.left(now),
-        );
-        match limit.filter(|limit| self.deadline.left(now).is_none_or(|left| *limit < left)) {
-            None => sending.await,
-            Some(limit) => time::timeout(limit, sending)
-                .await
-                .unwrap_or(Err(TryError::Timeout)),
+        let left = self.deadline.left(now);
+        let limit = limit.filter(|limit| left.is_none_or(|left| *limit < left));
+        let session = self.session;
+        let at = Arc::clone(&endpoint);
+        let trying = async move {
+            let sending = send(session, destination, at.address, request, left);
+            let outcome = match limit {
+                None => sending.await,
+                Some(limit) => time::timeout(limit, sending)
+                    .await
+                    .unwrap_or(Err(TryError::Timeout)),
+            };
+            Ended {
+                endpoint: at,
+                guard,
+                outcome,
+                took: now.elapsed(),
+            }
+        };
+        Ok((endpoint, trying))
+    }
+
+    /// Whether another try may be under way at the same time.
+    fn may_hedge(&self, retries: &Retries) -> bool {
+        // To name a gRPC status is to say that such calls may be repeated.
+        let is_repeatable = self.head.method.is_idempotent()
+            || retries.policy.all_methods
+            || self.is_grpc && retries.policy.looks_at_trailers();
+        is_repeatable && self.upgrade.is_none()
+    }
+
+    /// A try, and others beside it for as long as none is answered: the first that is no failure, or
+    /// else the last.
+    async fn hedged(
+        &mut self,
+        hedge: HedgePolicy,
+        retries: &Retries,
+        tried: &mut Vec<SocketAddr>,
+        place: Option<FurtherTry>,
+    ) -> Result<Ended, Reason> {
+        let destination = self.destination;
+        let counters = &destination.counters;
+        let mut running = Vec::new();
+        let begin = |exchange: &mut Self, tried: &[SocketAddr], place, is_hedge| {
+            let (endpoint, trying) = exchange.begin_try(tried, place)?;
+            Ok(Running {
+                endpoint,
+                begun: Instant::now(),
+                is_hedge,
+                trying: Box::pin(trying),
+            })
+        };
+        running.push(begin(self, tried, place, false)?);
+        let mut left = hedge.max;
+        loop {
+            let after = destination.hedge_after(hedge, Instant::now());
+            let (ended, answered) = match after.filter(|_| left > 0) {
+                None => first_of(&mut running).await,
+                Some(after) => match time::timeout(after, first_of(&mut running)).await {
+                    Ok(ended) => ended,
+                    Err(_late) if !self.body.is_complete() => {
+                        left = 0;
+                        continue;
+                    }
+                    Err(_late) => {
+                        let Some(place) = destination.budget.take(retries.budget) else {
+                            RequestCounters::count(&counters.over_budget);
+                            left = 0;
+                            continue;
+                        };
+                        left -= 1;
+                        RequestCounters::count(&counters.retries);
+                        RequestCounters::count(&counters.hedges);
+                        tried.extend(running.iter().map(|running| running.endpoint.address));
+                        running.push(begin(self, tried, Some(place), true)?);
+                        continue;
+                    }
+                },
+            };
+            let now = Instant::now();
+            if answered.is_failure() && !running.is_empty() {
+                destination.failed(&answered.endpoint, answered.took, now);
+                continue;
+            }
+            if ended.is_hedge {
+                RequestCounters::count(&counters.hedges_won);
+            }
+            for late in running {
+                destination.given_up(&late.endpoint, now.duration_since(late.begun), now);
+            }
+            return Ok(answered);
         }
     }
 
@@ -345,15 +441,6 @@ impl HasHeader for HeaderMap {
     }
 }
 
-/// What counts against a server: no answer, a 5xx, or a gRPC status that says it could not.
-fn is_failure(outcome: &Result<Response<AnswerBody>, TryError>, grpc_status: Option<u8>) -> bool {
-    const UNAVAILABLE: u8 = 14;
-    match outcome {
-        Err(_) => true,
-        Ok(answer) => answer.status().is_server_error() || grpc_status == Some(UNAVAILABLE),
-    }
-}
-
 /// How often a request goes to the server again that refused it, on another connection.
 const MOST_REFUSED: u32 = 2;
 
@@ -374,14 +461,16 @@ const TRAILERS_AT_ONCE: time::Duration = time::Duration::from_millis(10);
 
 /// The gRPC status, if it is known before the body is passed on: from the headers, or, if there are
 /// `retries` to be decided on, from trailers that come at once.
-async fn grpc_status(answer: &mut Response<AnswerBody>, retries: Option<&Retries>) -> Option<u8> {
-    let read = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
-    if let Some(status) = read(answer.headers()) {
+async fn grpc_status_of(
+    answer: &mut Response<AnswerBody>,
+    retries: Option<&Retries>,
+) -> Option<u8> {
+    if let Some(status) = grpc_status(answer.headers()) {
         return Some(status);
     }
     retries.filter(|retries| retries.policy.looks_at_trailers())?;
     let first = time::timeout(TRAILERS_AT_ONCE, answer.body_mut().read_ahead());
-    read(first.await.ok()??.ok()?.trailers_ref()?)
+    grpc_status(first.await.ok()??.ok()?.trailers_ref()?)
 }
 
 /// The answer to the client, and the connection that is its own from now on.

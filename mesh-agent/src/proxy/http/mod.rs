@@ -11,6 +11,7 @@ mod pushback;
 mod reason;
 mod request_body;
 mod retry_mark;
+mod running;
 mod server;
 mod session;
 mod strict_io;

@@ -73,6 +73,12 @@ impl KeptBody {
         !self.lock().is_gone
     }
 
+    /// Whether another try can send it without waiting for more of it.
+    pub fn is_complete(&self) -> bool {
+        let kept = self.lock();
+        kept.has_ended && !kept.is_gone
+    }
+
     /// The body of a try.
     pub fn begin(&self) -> TryBody {
         TryBody::Kept(KeptTry {
