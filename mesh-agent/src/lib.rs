@@ -22,3 +22,4 @@ mod one_line;
 pub mod pods;
 pub mod policy;
 pub mod proxy;
+pub mod telemetry;

@@ -171,4 +171,13 @@ impl Node {
     ) -> Result<Process> {
         self.shared.spawn(leaf, None, argv)
     }
+
+    /// Starts a Python script of `tests/programs` outside of all pods.
+    pub fn spawn_python<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        script: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Process> {
+        self.spawn("pods", crate::pod::python_argv(script, args))
+    }
 }

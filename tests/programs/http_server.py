@@ -5,7 +5,7 @@
 /ok                  200 and the server's name
 /head                200 and the request's head as it came, as JSON
 /peer                200 and the address of the client
-/sum                 200 and the length and sum of the request's body
+/sum?unasked=1       200 and the length and sum of the request's body; unasked: whatever it expects
 /status?code=N       that status
 /fail?n=N&key=K      503 for the first N requests with that key, then 200
 /slow?ms=N           200 after that time; with name only from the server that has it
@@ -122,7 +122,7 @@ class Connection:
         if path == "/echo":
             self.answer_upgrade(headers)
         length, sum_ = 0, hashlib.sha256()
-        if headers.get("expect") == "100-continue":
+        if headers.get("expect") == "100-continue" and "unasked" not in query:
             self.stream.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         for data in self.body(headers):
             length += len(data)

@@ -65,6 +65,7 @@ const COMMANDS: &[Needed] = {
             &[Test, Bench],
             "external proxy that the agent captures for",
         ),
+        needed("tinyproxy", "tinyproxy-bin", &[Test], "forward proxy"),
         needed("dnsmasq", "dnsmasq-base", &[Test, Bench], "DNS server"),
         needed("dnsperf", "dnsperf", &[Bench], "DNS load generator"),
         needed("dig", "bind9-dnsutils", &[Test], "resolver"),

@@ -12,6 +12,7 @@ use super::{Report, model::Destination};
 use crate::{
     pods::PodState,
     proxy::{DetectionCounters, DnsStatus},
+    telemetry::TelemetryCounts,
 };
 
 /// Everything that is counted, as text.
@@ -35,6 +36,7 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
         hosts: report.pods.hosts().queries(),
         destinations: report.destinations(),
         detection: report.pods.detection(),
+        telemetry: report.pods.telemetry().counts(),
     };
     registry.register_collector(Box::new(collector));
     let mut text = String::new();
@@ -54,6 +56,7 @@ struct Snapshot {
     hosts: Vec<(String, u64)>,
     destinations: Vec<Destination>,
     detection: Arc<DetectionCounters>,
+    telemetry: TelemetryCounts,
 }
 
 impl prometheus_client::collector::Collector for Snapshot {
@@ -108,6 +111,25 @@ impl prometheus_client::collector::Collector for Snapshot {
             ConstCounter::new(*count).encode(descriptor.encode_family(&labels)?)?;
         }
         detection(&mut encoder, &self.detection)?;
+        for (name, help, count) in [
+            (
+                "access_log_dropped",
+                "Lines that the access log did not take",
+                self.telemetry.log_lines_dropped,
+            ),
+            (
+                "spans_exported",
+                "Spans that the collector took",
+                self.telemetry.spans_exported,
+            ),
+            (
+                "spans_dropped",
+                "Spans that the collector did not take",
+                self.telemetry.spans_dropped,
+            ),
+        ] {
+            counter(&mut encoder, name, help, count)?;
+        }
         destinations(&mut encoder, &self.destinations)
     }
 }

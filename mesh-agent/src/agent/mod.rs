@@ -27,6 +27,7 @@ use crate::{
     },
     one_line::one_line,
     pods::{self, PodError, PodSet},
+    telemetry::Telemetry,
 };
 use event_log::log_events;
 use place::Place;
@@ -90,7 +91,8 @@ impl Agent {
         let place = Place::take(&cgroup, &config.agent.pin_path)?;
         let mut loaded = Loaded::load(&config.agent.pin_path, config.agent.max_connections)?;
         let maps = Arc::new(loaded.maps()?);
-        let pods = Arc::new(PodSet::new(Arc::clone(&maps), &config.agent));
+        let telemetry = Arc::new(Telemetry::start(&config.agent)?);
+        let pods = Arc::new(PodSet::new(Arc::clone(&maps), &config.agent, telemetry));
         let earlier = Earlier::of(&maps, loaded.takes_over);
         pods.start_exclusions_at(earlier.next_exclusions_id);
 
@@ -219,6 +221,7 @@ impl Agent {
             () = self.report.pods.drain() => {}
             () = signals.received() => tracing::warn!("second signal: not waiting any longer"),
         }
+        self.report.pods.telemetry().finish().await;
         for task in &self.tasks {
             task.abort();
         }

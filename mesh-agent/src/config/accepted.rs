@@ -22,6 +22,19 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "agent.pinPath",
         "the absolute path of a directory on a bpffs, such as /sys/fs/bpf/mesh",
     ),
+    (
+        "agent.accessLog",
+        "`off`, `stdout`, or the absolute path of a file",
+    ),
+    (
+        "agent.tracing",
+        "a mapping such as `tracing: {sample: 0.01, otlp: \"http://127.0.0.1:4318/v1/traces\"}`",
+    ),
+    ("agent.tracing.sample", "a number from 0 to 1"),
+    (
+        "agent.tracing.otlp",
+        "a URL such as \"http://127.0.0.1:4318/v1/traces\" (without TLS)",
+    ),
     ("agent.zone", "the name of a zone, such as `zone: a`"),
     (
         "agent.udpIdleTimeout",
@@ -244,6 +257,7 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "a duration from 1ms to 24h such as `1s`",
     ),
     ("policy.healthCheck.phi", "a number from 1 to 16, such as 8"),
+    ("policy.allowConnect", "`true` or `false`"),
     ("policy.healthCheck.rise", "a whole number from 1 on"),
     ("policy.healthCheck.fall", "a whole number from 1 on"),
     ("pods", "a list of pods, each starting with `- name: NAME`"),

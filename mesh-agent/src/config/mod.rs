@@ -29,14 +29,14 @@ use serde_path_to_error::{Deserializer, Track};
 pub use error::ConfigError;
 pub use model::{
     Agent, Capture, Config, Defaults, Destination, Endpoint, InboundSteering, OnAgentDown, Pod,
-    Protocol, Proxy,
+    Protocol, Proxy, Tracing,
 };
 pub use policy::{
     Adaptive, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Ejection, HealthCheck,
     HealthCheckKind, Hedge, Policy, Retries, Timeouts,
 };
 pub use reload::fields_needing_restart;
-pub use values::{CgroupPath, MetricsAddress, Timespan};
+pub use values::{AccessLogTarget, CgroupPath, MetricsAddress, Timespan};
 
 use document::{Document, Position};
 use field_path::FieldPath;

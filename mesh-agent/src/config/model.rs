@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
-use super::values::{CgroupPath, MetricsAddress, Timespan, default_if_null};
+use super::values::{AccessLogTarget, CgroupPath, MetricsAddress, Timespan, default_if_null};
 
 /// The whole configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +48,11 @@ pub struct Agent {
     /// Where this node is: servers in the same zone are preferred, as long as enough are healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// Where each request is told of, in a line of JSON: `off`, `stdout` or an absolute path.
+    pub access_log: AccessLogTarget,
+    /// How requests take part in traces. Without it their headers are passed on as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
     /// How long SIGTERM waits for open connections: at most `10m`.
     pub drain_timeout: Timespan,
     /// How long nothing may come either way before a flow of captured datagrams ends: 1s to 24h.
@@ -79,10 +84,39 @@ impl Default for Agent {
             admin_socket: PathBuf::from("/run/mesh-agent/admin.sock"),
             pin_path: PathBuf::from("/sys/fs/bpf/mesh"),
             zone: None,
+            access_log: AccessLogTarget::Off,
+            tracing: None,
             drain_timeout: Timespan::from_secs(5),
             udp_idle_timeout: Timespan::from_secs(60),
             max_connections: 262_144,
         }
+    }
+}
+
+/// How requests take part in traces.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tracing {
+    /// Which share of the requests that belong to no trace begins one that is kept: 0 to 1.
+    #[serde(default = "Tracing::default_sample")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample: f64,
+    /// Collector that spans are sent to as OTLP over HTTP: `http://HOST:PORT/PATH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^http://[^/]+"))]
+    pub otlp: Option<String>,
+}
+
+impl Tracing {
+    const fn default_sample() -> f64 {
+        0.01
+    }
+
+    /// `otlp`, if there is one that makes sense.
+    pub fn collector(&self) -> Option<http::Uri> {
+        let uri: http::Uri = self.otlp.as_deref()?.parse().ok()?;
+        let is_good = uri.scheme_str() == Some("http") && uri.authority().is_some();
+        is_good.then_some(uri)
     }
 }
 

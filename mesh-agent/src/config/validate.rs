@@ -14,7 +14,7 @@ use super::accepted::accepted;
 use super::field_path::FieldPath;
 use super::finding::Finding;
 use super::model::{Agent, Capture, Config, Pod, Proxy};
-use super::values::{CgroupPath, MetricsAddress};
+use super::values::{AccessLogTarget, CgroupPath, MetricsAddress};
 use super::yaml::quoted;
 
 /// The first rule that `config` breaks.
@@ -67,6 +67,20 @@ fn agent(agent: &Agent) -> Result<(), Finding> {
         return Err(refused(socket, "the path is a directory's"));
     }
     absolute(at.field("pinPath"), &agent.pin_path)?;
+    if let AccessLogTarget::Path(path) = &agent.access_log {
+        absolute(at.field("accessLog"), path)?;
+    }
+    if let Some(tracing) = &agent.tracing {
+        let at = at.field("tracing");
+        if !(0.0..=1.0).contains(&tracing.sample) {
+            let problem = format!("`{}` is out of range", tracing.sample);
+            return Err(refused(at.field("sample"), problem));
+        }
+        if let (Some(otlp), None) = (&tracing.otlp, tracing.collector()) {
+            let problem = format!("{} is not the URL of a collector", quoted(otlp));
+            return Err(refused(at.field("otlp"), problem));
+        }
+    }
     if agent.drain_timeout > Agent::MAX_DRAIN_TIMEOUT {
         let problem = format!("`{}` is too long", agent.drain_timeout);
         return Err(refused(at.field("drainTimeout"), problem));

@@ -174,6 +174,54 @@ impl JsonSchema for CgroupPath {
     }
 }
 
+/// Where the access log goes, if anywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum AccessLogTarget {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To the end of this file.
+    Path(PathBuf),
+}
+
+impl From<String> for AccessLogTarget {
+    fn from(text: String) -> Self {
+        match &*text {
+            "off" => Self::Off,
+            "stdout" => Self::Stdout,
+            _ => Self::Path(text.into()),
+        }
+    }
+}
+
+impl From<AccessLogTarget> for String {
+    fn from(target: AccessLogTarget) -> Self {
+        match target {
+            AccessLogTarget::Off => "off".to_owned(),
+            AccessLogTarget::Stdout => "stdout".to_owned(),
+            AccessLogTarget::Path(path) => path.display().to_string(),
+        }
+    }
+}
+
+impl JsonSchema for AccessLogTarget {
+    fn schema_name() -> Cow<'static, str> {
+        "AccessLogTarget".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "`off`, `stdout`, or the absolute path of a file.",
+            "pattern": "^(off|stdout|/.*)$",
+            "examples": ["off", "stdout", "/var/log/mesh-agent/access.log"],
+        })
+    }
+}
+
 /// Where metrics and health are served, if anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

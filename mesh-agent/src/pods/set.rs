@@ -27,6 +27,7 @@ use crate::{
         ConnectionStatus, Connections, Destination, Destinations, DetectionCounters, HealthChecks,
         Hosts, Shared,
     },
+    telemetry::Telemetry,
 };
 
 /// Every configured pod.
@@ -52,14 +53,17 @@ pub struct PodSet {
 
 impl PodSet {
     /// An empty set.
-    pub fn new(maps: Arc<Maps>, agent: &Agent) -> Self {
+    pub fn new(maps: Arc<Maps>, agent: &Agent, telemetry: Arc<Telemetry>) -> Self {
         Self {
             maps,
             pin_path: agent.pin_path.clone(),
             drain_timeout: agent.drain_timeout.into(),
             datagram_idle: agent.udp_idle_timeout.into(),
             next_exclusions_id: AtomicU32::new(1),
-            shared: Shared::default(),
+            shared: Shared {
+                telemetry,
+                ..Shared::default()
+            },
             enrolled: Mutex::default(),
             members: Arc::default(),
             checks: Mutex::default(),
@@ -92,6 +96,11 @@ impl PodSet {
     /// The destinations of the configuration.
     pub fn destinations(&self) -> Arc<Destinations> {
         self.shared.destinations.get()
+    }
+
+    /// Where requests are told of.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.shared.telemetry
     }
 
     /// What was found out about connections.

@@ -17,7 +17,7 @@ use super::{
     http::Pools,
     servers::Servers,
 };
-use crate::{kernel::Maps, pods::Netns, policy::retry_mark::Marks};
+use crate::{kernel::Maps, pods::Netns, policy::retry_mark::Marks, telemetry::Telemetry};
 
 /// What the proxies of all pods have in common.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,8 @@ pub struct Shared {
     pub destinations: SharedDestinations,
     /// What was found out about connections.
     pub detection: Arc<DetectionCounters>,
+    /// Where requests are told of.
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// The proxy of one pod.
@@ -45,6 +47,8 @@ pub struct PodProxy {
     pub destinations: SharedDestinations,
     /// What was found out about the connections of all pods.
     pub detection: Arc<DetectionCounters>,
+    /// Where its requests are told of.
+    pub telemetry: Arc<Telemetry>,
     /// Connections to servers, kept for requests to come.
     pub pools: Pools,
     /// Its servers whose requests come through the agent.
@@ -74,6 +78,7 @@ impl PodProxy {
             resolver: Resolver::new(shared.hosts),
             destinations: shared.destinations,
             detection: shared.detection,
+            telemetry: shared.telemetry,
             pools: Pools::default(),
             servers: Servers::default(),
             marks: Marks::default(),

@@ -54,6 +54,11 @@ impl Servers {
         };
     }
 
+    /// The name of the pod.
+    pub fn pod(&self) -> String {
+        self.settings().pod.clone()
+    }
+
     /// What the server on this port speaks.
     pub fn protocol(&self, port: u16) -> Protocol {
         // What follows a header of its own is not looked into.

@@ -1,5 +1,6 @@
 //! HTTP through the agent: faithful to both sides, balanced, with time-outs and retries.
 
+mod attacks;
 mod balancing;
 mod chain;
 mod detection;
@@ -10,7 +11,9 @@ mod health_checks;
 mod hedging;
 mod hostile;
 mod inbound;
+mod interim;
 mod retries;
+mod telemetry;
 mod timeouts;
 
 use std::time::Duration;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::super::accepted::{ACCEPTED, one_of_many};
 use super::super::{
-    Adaptive, Agent, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Capture, CgroupPath,
-    Config, Defaults, Destination, Ejection, Endpoint, HealthCheck, HealthCheckKind, Hedge,
-    InboundSteering, MetricsAddress, OnAgentDown, Pod, Policy, Protocol, Proxy, Retries, Timeouts,
-    Timespan, fields_needing_restart, parse, schema,
+    AccessLogTarget, Adaptive, Agent, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget,
+    Capture, CgroupPath, Config, Defaults, Destination, Ejection, Endpoint, HealthCheck,
+    HealthCheckKind, Hedge, InboundSteering, MetricsAddress, OnAgentDown, Pod, Policy, Protocol,
+    Proxy, Retries, Timeouts, Timespan, Tracing, fields_needing_restart, parse, schema,
 };
 use super::pod_with;
 
@@ -80,6 +80,8 @@ agent:
   pinPath: /sys/fs/bpf/other
   drainTimeout: 1m30s
   udpIdleTimeout: 1h
+  accessLog: /var/log/access.log
+  tracing: {sample: 0.5, otlp: 'http://collector:4318/v1/traces'}
   zone: a
   maxConnections: 1024
 pods:
@@ -133,6 +135,7 @@ destinations:
           max: 1m
           atMost: 0.3
       healthCheck: {type: grpc, path: /up, service: a.B, interval: 9s, timeout: 8s, rise: 7, fall: 6, phi: 5}
+      allowConnect: true
 defaults: {protocol: http1, policy: {timeouts: {request: 9s}}}
 ";
 
@@ -147,6 +150,11 @@ fn every_field_is_read() {
             drain_timeout: Timespan::from_secs(90),
             udp_idle_timeout: Timespan::from_secs(3600),
             zone: Some("a".to_owned()),
+            access_log: AccessLogTarget::Path("/var/log/access.log".into()),
+            tracing: Some(Tracing {
+                sample: 0.5,
+                otlp: Some("http://collector:4318/v1/traces".to_owned()),
+            }),
             max_connections: 1024,
         },
         pods: vec![Pod {
@@ -268,6 +276,7 @@ fn every_part_of_a_policy() -> Policy {
             fall: 6,
             phi: Some(5.0),
         }),
+        allow_connect: true,
     }
 }
 

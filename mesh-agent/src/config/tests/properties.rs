@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::super::{
-    Agent, Capture, CgroupPath, Config, InboundSteering, MetricsAddress, OnAgentDown, Pod,
-    Protocol, Proxy, Timespan, parse,
+    AccessLogTarget, Agent, Capture, CgroupPath, Config, InboundSteering, MetricsAddress,
+    OnAgentDown, Pod, Protocol, Proxy, Timespan, Tracing, parse,
 };
 
 fn path(longest: usize) -> impl Strategy<Value = PathBuf> {
@@ -55,6 +55,11 @@ fn agent() -> impl Strategy<Value = Agent> {
                 drain_timeout: Timespan::from(Duration::from_nanos(drain_nanos)),
                 udp_idle_timeout: Timespan::from_secs(1 + drain_nanos % 86_400),
                 max_connections,
+                access_log: AccessLogTarget::Stdout,
+                tracing: (drain_nanos % 3 == 0).then_some(Tracing {
+                    sample: 0.25,
+                    otlp: None,
+                }),
                 zone: (drain_nanos % 2 == 0).then(|| drain_nanos.to_string()),
             },
         )

@@ -43,6 +43,8 @@ pub struct Policy {
     pub hash_key: Option<HashKey>,
     /// For how long an endpoint that is new or came back gets less than its share.
     pub slow_start: Option<Duration>,
+    /// Whether CONNECT is passed on.
+    pub allow_connect: bool,
     /// When endpoints are taken out.
     pub ejection: Option<EjectionLimits>,
     /// How endpoints are asked how they are.
@@ -101,6 +103,7 @@ impl From<&config::Policy> for Policy {
             },
             hash_key: policy.balance.key.as_deref().and_then(HashKey::parse),
             slow_start: policy.balance.slow_start.map(config::Timespan::get),
+            allow_connect: policy.allow_connect,
             health_check: policy.health_check.as_ref().map(HealthCheck::from),
             ejection: policy
                 .breaker

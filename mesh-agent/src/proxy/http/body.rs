@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -12,7 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{exchange::Tunnel, reason::Reason, try_guard::TryGuard, upstream::http1::Answer};
+use super::{
+    exchange::Tunnel, observed::Observed, reason::Reason, try_guard::TryGuard,
+    upstream::http1::Answer,
+};
 use crate::policy::deadline::Deadline;
 
 /// What bodies fail with.
@@ -27,6 +30,7 @@ pub struct AnswerBody {
     /// A call of gRPC is told in its trailers that it ran out of time.
     is_grpc: bool,
     _guard: Option<TryGuard>,
+    observed: Option<Box<Observed>>,
 }
 
 enum Source {
@@ -73,6 +77,7 @@ impl AnswerBody {
             limits: None,
             is_grpc: false,
             _guard: None,
+            observed: None,
         }
     }
 
@@ -99,6 +104,14 @@ impl AnswerBody {
         }
     }
 
+    /// `observed` sees what comes of it.
+    pub fn observe(&mut self, mut observed: Box<Observed>) {
+        if self.is_end_stream() {
+            observed.saw(None, true);
+        }
+        self.observed = Some(observed);
+    }
+
     /// The connection that the answer came over, once the server switched protocols.
     pub async fn into_tunnel(self) -> Option<Tunnel> {
         match self.source {
@@ -117,15 +130,9 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
+impl AnswerBody {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self;
         if let Some(first) = this.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
@@ -156,6 +163,24 @@ impl Body for AnswerBody {
         } else {
             Err("the answer took too long".into())
         }))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(self.poll(context));
+        if let Some(mut observed) = self.observed.take() {
+            let is_last = self.is_end_stream();
+            observed.saw(frame.as_ref(), is_last);
+            self.observed = Some(observed);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

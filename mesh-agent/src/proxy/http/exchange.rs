@@ -10,7 +10,8 @@ use tokio::{net::TcpStream, time};
 
 use super::{
     body::AnswerBody,
-    deadlines, headers,
+    deadlines, headers, interim,
+    observed::Observed,
     pushback::pushback,
     reason::{Reason, is_grpc},
     request_body::{KeptBody, TryBody},
@@ -36,9 +37,10 @@ pub type Tunnel = (TcpStream, Bytes);
 /// Answers a request. With a tunnel, the client's connection is to be joined to that after the answer.
 pub async fn exchange(
     session: &Session,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> (Response<AnswerBody>, Option<Tunnel>) {
     let destination = session.destination(&request);
+    let observed = Observed::begin(session, &destination.name, &mut request);
     let counters = &destination.counters;
     let is_grpc = is_grpc(request.headers());
     let mut exchange = Exchange::new(session, &destination, request, is_grpc);
@@ -47,7 +49,9 @@ pub async fn exchange(
         Ok(answered) => answered,
         Err(reason) => {
             RequestCounters::count(&counters.own_answers[reason.number()]);
-            (reason.answer(is_grpc), None)
+            let mut answer = reason.answer(is_grpc);
+            exchange.end_if_switching(&mut answer);
+            (answer, None)
         }
     };
     retry_mark::set(
@@ -58,6 +62,9 @@ pub async fn exchange(
     );
     let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
     RequestCounters::count(&counters.answered[class]);
+    if let Some(observed) = observed {
+        observed.answered(exchange.answered_by, exchange.tries, &mut response);
+    }
     (response, tunnel)
 }
 
@@ -70,9 +77,37 @@ struct Exchange<'a> {
     key: Option<u64>,
     deadline: Deadline,
     is_grpc: bool,
-    upgrade: Option<http::HeaderValue>,
+    switch: Switch,
     /// Why a failure that could be tried again is not, if trying it elsewhere would not help.
     gave_up: Option<&'static str>,
+    /// How often it was sent to a server.
+    tries: u32,
+    /// Whose answer it got.
+    answered_by: Option<SocketAddr>,
+}
+
+/// What the client wants its connection to be after the answer.
+enum Switch {
+    Nothing,
+    /// Of this protocol (RFC 9110, 7.8).
+    Upgrade(http::HeaderValue),
+    /// A tunnel to where the request is for (RFC 9110, 9.3.6).
+    Connect,
+}
+
+impl Switch {
+    const fn is_wanted(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+
+    /// Whether the server says that from now on it is.
+    fn is_made(&self, status: StatusCode) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Upgrade(_) => status == StatusCode::SWITCHING_PROTOCOLS,
+            Self::Connect => status.is_success(),
+        }
+    }
 }
 
 /// The request's body, before the try that it goes with.
@@ -134,17 +169,23 @@ impl<'a> Exchange<'a> {
             .and_then(|key| session.hash(&request, key));
         let (mut head, body) = request.into_parts();
         let upgrade = headers::strip_hop_by_hop(&mut head.headers);
+        let switch = match upgrade {
+            // The HTTP library has no tunnels on streams of HTTP/2.
+            _ if head.method == Method::CONNECT => Switch::Connect,
+            Some(protocol) => Switch::Upgrade(protocol),
+            None => Switch::Nothing,
+        };
         let deadline = deadlines::of(&head.headers, policy, is_grpc, Instant::now());
-        // An upgraded connection has no end that could be waited for.
-        let deadline = if upgrade.is_some() {
+        // A switched connection has no end that could be waited for.
+        let deadline = if switch.is_wanted() {
             Deadline::NONE
         } else {
             deadline
         };
-        if let Some(protocol) = &upgrade {
+        if let Switch::Upgrade(protocol) = &switch {
             headers::set_upgrade(&mut head.headers, protocol.clone());
         }
-        let retries = policy.retries.as_ref().filter(|_| upgrade.is_none());
+        let retries = policy.retries.as_ref().filter(|_| !switch.is_wanted());
         Self {
             session,
             destination,
@@ -153,13 +194,15 @@ impl<'a> Exchange<'a> {
             key,
             deadline,
             is_grpc,
-            upgrade,
+            switch,
             gave_up: None,
+            tries: 0,
+            answered_by: None,
         }
     }
 
     async fn run(&mut self) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
-        if self.head.method == Method::CONNECT {
+        if self.head.method == Method::CONNECT && !self.may_connect() {
             return Err(Reason::ConnectMethod);
         }
         let active = self.destination.budget.begin();
@@ -173,17 +216,26 @@ impl<'a> Exchange<'a> {
         };
         guard.request = Some(active);
         let protocol = headers::strip_hop_by_hop(response.headers_mut());
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS && self.upgrade.is_some() {
+        if self.switch.is_made(response.status()) {
             return Box::pin(switch_protocols(response, protocol)).await;
         }
-        if self.upgrade.is_some() {
-            // What the client sent after this request was not looked at.
-            let close = http::HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-        }
+        self.end_if_switching(&mut response);
         let idle = self.destination.policy.idle;
         let response = response.map(|body| body.bounded(deadline, idle, self.is_grpc, guard));
         Ok((response, None))
+    }
+
+    /// The connection ends with an answer that does not switch it: what the client sent after such a
+    /// request was not looked at.
+    fn end_if_switching(&self, answer: &mut Response<AnswerBody>) {
+        if self.switch.is_wanted() && self.head.version != Version::HTTP_2 {
+            let close = http::HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
+        }
+    }
+
+    fn may_connect(&self) -> bool {
+        self.destination.policy.allow_connect && self.head.version != Version::HTTP_2
     }
 
     async fn tries(&mut self) -> Result<(Response<AnswerBody>, TryGuard), Reason> {
@@ -241,7 +293,7 @@ impl<'a> Exchange<'a> {
                 let (name, server) = (&destination.name, endpoint.address);
                 tracing::debug!("destination {name}: {} {server}: {error}", self.head.method);
             }
-            let retries = retries.filter(|_| self.upgrade.is_none());
+            let retries = retries.filter(|_| !self.switch.is_wanted());
             let is_last = retries.is_none_or(|retries| further >= retries.policy.attempts);
             let grpc_status = match &mut outcome {
                 Ok(answer) if self.is_grpc => {
@@ -281,7 +333,10 @@ impl<'a> Exchange<'a> {
                     further += 1;
                     time::sleep(wait).await;
                 }
-                (None, Ok(answer)) => return Ok((answer, guard)),
+                (None, Ok(answer)) => {
+                    self.answered_by = Some(endpoint.address);
+                    return Ok((answer, guard));
+                }
                 (None, Err(error)) => return Err(error.reason()),
             }
         }
@@ -297,8 +352,11 @@ impl<'a> Exchange<'a> {
         let destination = self.destination;
         let endpoint = destination.pick(self.key, tried, now);
         let endpoint = endpoint.ok_or(Reason::NoEndpoint)?;
+        self.tries += 1;
         let guard = TryGuard::new(Arc::clone(&endpoint), place);
-        let limit = destination.try_timeout().filter(|_| self.upgrade.is_none());
+        let limit = destination
+            .try_timeout()
+            .filter(|_| !self.switch.is_wanted());
         let mut head = self.head.clone();
         let left = self.deadline.within(limit, now).left(now);
         deadlines::pass_on(&mut head.headers, &destination.policy, self.is_grpc, left);
@@ -308,7 +366,8 @@ impl<'a> Exchange<'a> {
             let chunked = http::HeaderValue::from_static("chunked");
             head.headers.insert(header::TRANSFER_ENCODING, chunked);
         }
-        let request = Request::from_parts(head, body);
+        let mut request = Request::from_parts(head, body);
+        interim::watch(&mut request, self.session);
         let left = self.deadline.left(now);
         let limit = limit.filter(|limit| left.is_none_or(|left| *limit < left));
         let session = self.session;
@@ -337,7 +396,7 @@ impl<'a> Exchange<'a> {
         let is_repeatable = self.head.method.is_idempotent()
             || retries.policy.all_methods
             || self.is_grpc && retries.policy.looks_at_trailers();
-        is_repeatable && self.upgrade.is_none()
+        is_repeatable && !self.switch.is_wanted()
     }
 
     /// A try, and others beside it for as long as none is answered: the first that is no failure, or

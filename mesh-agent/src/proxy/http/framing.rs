@@ -186,7 +186,9 @@ fn leading_empty_lines(bytes: &[u8]) -> Result<usize, Malformed> {
 /// What follows a head, which is given without its last line end and the empty line.
 fn head(bytes: &[u8]) -> Result<State, Malformed> {
     let mut lines = Lines(Some(bytes));
-    let is_http_10 = request_line(lines.next().ok_or(Malformed::RequestLine)??)?;
+    let line = lines.next().ok_or(Malformed::RequestLine)??;
+    let is_http_10 = request_line(line)?;
+    let is_connect = line.starts_with(b"CONNECT ");
     let (mut length, mut is_chunked) = (None, false);
     let (mut hosts, mut upgrades) = (0, false);
     for (number, line) in lines.enumerate() {
@@ -221,7 +223,7 @@ fn head(bytes: &[u8]) -> Result<State, Malformed> {
         (None, true) => Body::Chunked,
     };
     Ok(match body {
-        Body::Length(0) if upgrades => State::Switched,
+        Body::Length(0) if upgrades || is_connect => State::Switched,
         Body::Length(0) => State::Head,
         Body::Length(length) => State::Body(length),
         Body::Chunked => State::ChunkLine { line: Vec::new() },

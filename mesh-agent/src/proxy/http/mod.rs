@@ -7,6 +7,8 @@ mod deadlines;
 mod exchange;
 mod framing;
 mod headers;
+mod interim;
+mod observed;
 mod pushback;
 mod reason;
 mod request_body;

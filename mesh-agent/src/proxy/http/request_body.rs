@@ -12,6 +12,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::interim::Held;
+
 /// The body of one try.
 #[derive(Debug)]
 pub enum TryBody {
@@ -21,6 +23,8 @@ pub enum TryBody {
     Once(Incoming),
     /// One of several.
     Kept(KeptTry),
+    /// One that waits until its server wants it.
+    Held(Box<Held>),
 }
 
 /// A body that further tries can send again, as long as it is not too long.
@@ -158,6 +162,12 @@ impl Body for TryBody {
             Self::Empty => Poll::Ready(None),
             Self::Once(incoming) => Pin::new(incoming).poll_frame(context),
             Self::Kept(kept) => kept.poll_frame(context),
+            Self::Held(held) => {
+                ready!(held.poll_wanted(context));
+                let body = std::mem::replace(&mut held.body, Self::Empty);
+                *self = body;
+                self.poll_frame(context)
+            }
         }
     }
 
@@ -166,6 +176,7 @@ impl Body for TryBody {
             Self::Empty => true,
             Self::Once(incoming) => incoming.is_end_stream(),
             Self::Kept(kept) => kept.is_end_stream(),
+            Self::Held(held) => held.body.is_end_stream(),
         }
     }
 
@@ -174,6 +185,7 @@ impl Body for TryBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Once(incoming) => incoming.size_hint(),
             Self::Kept(kept) => kept.size,
+            Self::Held(held) => held.body.size_hint(),
         }
     }
 }

@@ -66,7 +66,11 @@ pub async fn serve_http1(
             })
         });
         let io = CountedIo::new(client, Arc::clone(&moved));
-        let io = TokioIo::new(StrictIo::new(io, Arc::clone(&refusal)));
+        let io = TokioIo::new(StrictIo::new(
+            io,
+            Arc::clone(&refusal),
+            Arc::clone(&session.interim),
+        ));
         let mut connection = http1::Builder::new()
             .half_close(true)
             .preserve_header_case(true)

@@ -7,7 +7,10 @@ use std::{
 
 use http::{Request, Response};
 
-use super::{body::AnswerBody, headers, reason::Reason, strict_io::Refusal, upstream::Key};
+use super::{
+    body::AnswerBody, headers, interim::Interim, observed::Observed, reason::Reason,
+    strict_io::Refusal, upstream::Key,
+};
 use crate::{
     policy::balance::{HashKey, hash},
     proxy::{
@@ -26,6 +29,8 @@ pub struct Session {
     pub client: SocketAddr,
     /// Whom servers take for their client.
     pub seen_as: SeenAs,
+    /// What servers said before their answers.
+    pub interim: Arc<Interim>,
     /// What is wrong with its last request, if anything is.
     pub refusal: Arc<Refusal>,
     target: Target,
@@ -38,6 +43,7 @@ impl Session {
             pod,
             client,
             seen_as,
+            interim: Arc::default(),
             refusal: Arc::default(),
             target,
         }
@@ -56,10 +62,13 @@ impl Session {
 
     /// The answer to a request that is not forwarded.
     pub fn refuse<B>(&self, request: &Request<B>, reason: Reason) -> Response<AnswerBody> {
-        let counters = &self.destination(request).counters;
+        let destination = self.destination(request);
+        let counters = &destination.counters;
         RequestCounters::count(&counters.own_answers[reason.number()]);
         RequestCounters::count(&counters.answered[3]);
-        reason.answer(false)
+        let mut answer = reason.answer(false);
+        Observed::refused(self, &destination.name, request, reason, &mut answer);
+        answer
     }
 
     /// What consistent hashing goes by.

@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Sleep, sleep},
 };
 
-use super::{counted_io::CountedIo, framing::Framing, reason::Reason};
+use super::{counted_io::CountedIo, framing::Framing, interim::Interim, reason::Reason};
 use crate::proxy::scratch::with_scratch;
 
 /// How long the head of a request may take from its first byte on: longer than a lost packet or two,
@@ -74,19 +74,28 @@ pub struct StrictIo {
     /// To be passed before anything else is read.
     next: Bytes,
     refusal: Arc<Refusal>,
+    /// What goes past the HTTP server to the client.
+    interim: Arc<Interim>,
+    /// Of that, what is being written.
+    past: Bytes,
+    /// Whether all that the HTTP server had to write is written.
+    is_flushed: bool,
     /// Runs while a head is not whole.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl StrictIo {
     /// Reads and writes `io`; says in `refusal` what is wrong with its last request.
-    pub fn new(io: CountedIo, refusal: Arc<Refusal>) -> Self {
+    pub fn new(io: CountedIo, refusal: Arc<Refusal>, interim: Arc<Interim>) -> Self {
         Self {
             io,
             framing: Framing::default(),
             held: Vec::new(),
             next: Bytes::new(),
             refusal,
+            interim,
+            past: Bytes::new(),
+            is_flushed: true,
             timer: None,
         }
     }
@@ -105,6 +114,22 @@ impl StrictIo {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         Poll::Ready(Ok(buffer.filled().len() - before))
+    }
+
+    /// Writes what goes past the HTTP server, where it does not come between the parts of an answer.
+    fn poll_past(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(bytes) = self.interim.take().filter(|_| self.is_flushed) {
+            let before = std::mem::take(&mut self.past);
+            self.past = [&before[..], &bytes].concat().into();
+        }
+        while !self.past.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(context, &self.past))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.past.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// What is to be passed instead of what is refused. Inside a body that is an error.
@@ -206,6 +231,8 @@ impl AsyncWrite for StrictIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_past(context))?;
+        self.is_flushed = false;
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -214,6 +241,8 @@ impl AsyncWrite for StrictIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_past(context))?;
+        self.is_flushed = false;
         Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 
@@ -222,6 +251,9 @@ impl AsyncWrite for StrictIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The HTTP server flushes once it has nothing left to write.
+        self.is_flushed = true;
+        ready!(self.poll_past(context))?;
         Pin::new(&mut self.io).poll_flush(context)
     }
 
