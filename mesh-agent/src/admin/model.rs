@@ -167,6 +167,26 @@ pub struct Destination {
     pub endpoints: Vec<Endpoint>,
 }
 
+impl Destination {
+    /// Adds what became of `other`, another part of it.
+    pub(super) fn add(&mut self, other: Self) {
+        self.active += other.active;
+        self.retries += other.retries;
+        self.hedges += other.hedges;
+        self.hedges_won += other.hedges_won;
+        self.retries_over_budget += other.retries_over_budget;
+        for (mine, others) in [
+            (&mut self.answered, other.answered),
+            (&mut self.own_answers, other.own_answers),
+        ] {
+            for (key, count) in others {
+                *mine.entry(key).or_default() += count;
+            }
+        }
+        self.endpoints.extend(other.endpoints);
+    }
+}
+
 /// A server of a destination.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -112,7 +112,7 @@ impl Report {
         let now = Instant::now();
         let mut destinations = self.pods.destinations().list();
         destinations.extend(self.pods.servers());
-        destinations.iter().map(|it| destination(it, now)).collect()
+        one_for_each_name(destinations.iter().map(|it| destination(it, now)))
     }
 
     /// Answer to `/connections`: what the agent knows of each, and what the kernel half does.
@@ -151,6 +151,21 @@ impl Report {
         connections.sort_by(|left, right| right.age_seconds.total_cmp(&left.age_seconds));
         connections
     }
+}
+
+/// A destination without endpoints is one for each of its addresses: together they are what the file
+/// says, and no series has its like in the metrics.
+fn one_for_each_name(destinations: impl Iterator<Item = Destination>) -> Vec<Destination> {
+    let mut places = HashMap::new();
+    let mut all: Vec<Destination> = Vec::new();
+    for destination in destinations {
+        let place = *places.entry(destination.name.clone()).or_insert(all.len());
+        match all.get_mut(place) {
+            None => all.push(destination),
+            Some(known) => known.add(destination),
+        }
+    }
+    all
 }
 
 fn destination(destination: &proxy::Destination, now: Instant) -> Destination {

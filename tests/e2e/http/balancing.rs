@@ -206,3 +206,34 @@ fn servers_in_the_zone_of_the_node_come_first() {
         Ok(())
     });
 }
+
+#[test]
+fn a_destination_of_several_addresses_is_one_in_tables_and_metrics() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let config = node.config().pod(&web.client).after(&format!(
+            "destinations: [{{name: both, addresses: [{SERVER}, {OTHER}], port: {PORT}}}]"
+        ));
+        let agent = node.agent(&config)?;
+        for (address, name) in [(SERVER, "server"), (OTHER, "other")] {
+            let url = format!("http://{}/ok", at(address, PORT));
+            ensure!(web.client.run(["curl", "-sS", &url])?.success()? == name);
+        }
+        let destinations = agent.json("destinations")?;
+        let count = |value: &Value| value.as_array().map_or(0, Vec::len);
+        ensure!(count(&destinations) == 1, "{destinations}");
+        ensure!(count(&destinations[0]["endpoints"]) == 2, "{destinations}");
+        ensure!(destinations[0]["answered"]["2xx"] == 2, "{destinations}");
+        let metrics = agent.metrics()?;
+        let mut series: Vec<&str> = metrics
+            .lines()
+            .filter_map(|line| Some(line.rsplit_once(' ')?.0))
+            .filter(|line| !line.starts_with('#'))
+            .collect();
+        let all = series.len();
+        series.sort_unstable();
+        series.dedup();
+        ensure!(series.len() == all, "a series twice in {metrics}");
+        Ok(())
+    });
+}

@@ -1,9 +1,13 @@
 //! One request: its tries, until one of them is good enough or none is left.
 
+mod hedged;
+mod sent;
+mod switch;
+
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, Method, Request, Response, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::{net::TcpStream, time};
@@ -14,9 +18,8 @@ use super::{
     observed::Observed,
     pushback::pushback,
     reason::{Reason, is_grpc},
-    request_body::{KeptBody, TryBody},
     retry_mark,
-    running::{Ended, Running, first_of, grpc_status, is_failure},
+    running::{Ended, grpc_status, is_failure},
     session::Session,
     tries::{TryError, send},
     try_guard::TryGuard,
@@ -24,11 +27,15 @@ use super::{
 use crate::{
     policy::{
         deadline::Deadline,
-        hedge::HedgePolicy,
         retry::{HasHeader, NoRetry, Repeatable, TryOutcome},
         retry_budget::{BudgetLimits, FurtherTry},
     },
     proxy::destinations::{Destination, Endpoint, RequestCounters, Retries},
+};
+
+use self::{
+    sent::Sent,
+    switch::{Switch, switch_protocols},
 };
 
 /// A connection to a server that is the client's own from now on, and what the server said already.
@@ -84,75 +91,6 @@ struct Exchange<'a> {
     tries: u32,
     /// Whose answer it got.
     answered_by: Option<SocketAddr>,
-}
-
-/// What the client wants its connection to be after the answer.
-enum Switch {
-    Nothing,
-    /// Of this protocol (RFC 9110, 7.8).
-    Upgrade(http::HeaderValue),
-    /// A tunnel to where the request is for (RFC 9110, 9.3.6).
-    Connect,
-}
-
-impl Switch {
-    const fn is_wanted(&self) -> bool {
-        !matches!(self, Self::Nothing)
-    }
-
-    /// Whether the server says that from now on it is.
-    fn is_made(&self, status: StatusCode) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Upgrade(_) => status == StatusCode::SWITCHING_PROTOCOLS,
-            Self::Connect => status.is_success(),
-        }
-    }
-}
-
-/// The request's body, before the try that it goes with.
-enum Sent {
-    Empty,
-    Once(Option<Incoming>),
-    Kept(KeptBody),
-}
-
-impl Sent {
-    fn new(body: Incoming, retries: Option<&Retries>, is_http2: bool) -> Self {
-        let retries =
-            retries.filter(|retries| retries.policy.attempts > 0 || retries.hedge.is_some());
-        match retries.map(|retries| retries.buffer) {
-            _ if body.is_end_stream() => Self::Empty,
-            Some(most) => Self::Kept(KeptBody::new(body, most)),
-            None if is_http2 => Self::Kept(KeptBody::new(body, KEPT_FOR_REFUSED)),
-            None => Self::Once(Some(body)),
-        }
-    }
-
-    fn begin(&mut self) -> TryBody {
-        match self {
-            Self::Empty => TryBody::Empty,
-            Self::Once(body) => body.take().map_or(TryBody::Empty, TryBody::Once),
-            Self::Kept(body) => body.begin(),
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Once(_) => false,
-            Self::Kept(body) => body.is_whole(),
-        }
-    }
-
-    /// Whether another try can send it at once, beside those under way.
-    fn is_complete(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Once(_) => false,
-            Self::Kept(body) => body.is_complete(),
-        }
-    }
 }
 
 impl<'a> Exchange<'a> {
@@ -390,78 +328,6 @@ impl<'a> Exchange<'a> {
         Ok((endpoint, trying))
     }
 
-    /// Whether another try may be under way at the same time.
-    fn may_hedge(&self, retries: &Retries) -> bool {
-        // To name a gRPC status is to say that such calls may be repeated.
-        let is_repeatable = self.head.method.is_idempotent()
-            || retries.policy.all_methods
-            || self.is_grpc && retries.policy.looks_at_trailers();
-        is_repeatable && !self.switch.is_wanted()
-    }
-
-    /// A try, and others beside it for as long as none is answered: the first that is no failure, or
-    /// else the last.
-    async fn hedged(
-        &mut self,
-        hedge: HedgePolicy,
-        retries: &Retries,
-        tried: &mut Vec<SocketAddr>,
-        place: Option<FurtherTry>,
-    ) -> Result<Ended, Reason> {
-        let destination = self.destination;
-        let counters = &destination.counters;
-        let mut running = Vec::new();
-        let begin = |exchange: &mut Self, tried: &[SocketAddr], place, is_hedge| {
-            let (endpoint, trying) = exchange.begin_try(tried, place)?;
-            Ok(Running {
-                endpoint,
-                begun: Instant::now(),
-                is_hedge,
-                trying: Box::pin(trying),
-            })
-        };
-        running.push(begin(self, tried, place, false)?);
-        let mut left = hedge.max;
-        loop {
-            let after = destination.hedge_after(hedge, Instant::now());
-            let (ended, answered) = match after.filter(|_| left > 0) {
-                None => first_of(&mut running).await,
-                Some(after) => match time::timeout(after, first_of(&mut running)).await {
-                    Ok(ended) => ended,
-                    Err(_late) if !self.body.is_complete() => {
-                        left = 0;
-                        continue;
-                    }
-                    Err(_late) => {
-                        let Some(place) = destination.budget.take(retries.budget) else {
-                            RequestCounters::count(&counters.over_budget);
-                            left = 0;
-                            continue;
-                        };
-                        left -= 1;
-                        RequestCounters::count(&counters.retries);
-                        RequestCounters::count(&counters.hedges);
-                        tried.extend(running.iter().map(|running| running.endpoint.address));
-                        running.push(begin(self, tried, Some(place), true)?);
-                        continue;
-                    }
-                },
-            };
-            let now = Instant::now();
-            if answered.is_failure() && !running.is_empty() {
-                destination.failed(&answered.endpoint, answered.took, now);
-                continue;
-            }
-            if ended.is_hedge {
-                RequestCounters::count(&counters.hedges_won);
-            }
-            for late in running {
-                destination.given_up(&late.endpoint, now.duration_since(late.begun), now);
-            }
-            return Ok(answered);
-        }
-    }
-
     fn next(
         &self,
         retries: &Retries,
@@ -503,10 +369,6 @@ impl HasHeader for HeaderMap {
 /// How often a request goes to the server again that refused it, on another connection.
 const MOST_REFUSED: u32 = 2;
 
-/// How much of a request's body is kept for when an HTTP/2 server refuses it, where the policy has no
-/// retries, in bytes.
-const KEPT_FOR_REFUSED: usize = 64 << 10;
-
 /// How many requests at once may be sent again because a kept connection had ended, where the policy has
 /// no budget: as its default.
 const STALE: BudgetLimits = BudgetLimits {
@@ -530,24 +392,4 @@ async fn grpc_status_of(
     retries.filter(|retries| retries.policy.looks_at_trailers())?;
     let first = time::timeout(TRAILERS_AT_ONCE, answer.body_mut().read_ahead());
     grpc_status(first.await.ok()??.ok()?.trailers_ref()?)
-}
-
-/// The answer to the client, and the connection that is its own from now on.
-async fn switch_protocols(
-    response: Response<AnswerBody>,
-    protocol: Option<http::HeaderValue>,
-) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
-    let (mut head, body) = response.into_parts();
-    let tunnel = body.into_tunnel().await.ok_or(Reason::UpstreamReset)?;
-    // That of the server's connection; the client's has its own.
-    head.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    head.headers.remove(header::CONTENT_LENGTH);
-    if let Some(protocol) = protocol {
-        headers::set_upgrade(&mut head.headers, protocol);
-    }
-    head.version = Version::HTTP_11;
-    Ok((
-        Response::from_parts(head, AnswerBody::empty()),
-        Some(tunnel),
-    ))
 }

@@ -1,0 +1,91 @@
+//! A request that is sent to another server before the first has failed.
+
+use std::{net::SocketAddr, time::Instant};
+
+use tokio::time;
+
+use super::Exchange;
+use crate::{
+    policy::{hedge::HedgePolicy, retry_budget::FurtherTry},
+    proxy::{
+        destinations::{RequestCounters, Retries},
+        http::{
+            reason::Reason,
+            running::{Ended, Running, first_of},
+        },
+    },
+};
+
+impl Exchange<'_> {
+    /// Whether another try may be under way at the same time.
+    pub(super) fn may_hedge(&self, retries: &Retries) -> bool {
+        // To name a gRPC status is to say that such calls may be repeated.
+        let is_repeatable = self.head.method.is_idempotent()
+            || retries.policy.all_methods
+            || self.is_grpc && retries.policy.looks_at_trailers();
+        is_repeatable && !self.switch.is_wanted()
+    }
+
+    /// A try, and others beside it for as long as none is answered: the first that is no failure, or
+    /// else the last.
+    pub(super) async fn hedged(
+        &mut self,
+        hedge: HedgePolicy,
+        retries: &Retries,
+        tried: &mut Vec<SocketAddr>,
+        place: Option<FurtherTry>,
+    ) -> Result<Ended, Reason> {
+        let destination = self.destination;
+        let counters = &destination.counters;
+        let mut running = Vec::new();
+        let begin = |exchange: &mut Self, tried: &[SocketAddr], place, is_hedge| {
+            let (endpoint, trying) = exchange.begin_try(tried, place)?;
+            Ok(Running {
+                endpoint,
+                begun: Instant::now(),
+                is_hedge,
+                trying: Box::pin(trying),
+            })
+        };
+        running.push(begin(self, tried, place, false)?);
+        let mut left = hedge.max;
+        loop {
+            let after = destination.hedge_after(hedge, Instant::now());
+            let (ended, answered) = match after.filter(|_| left > 0) {
+                None => first_of(&mut running).await,
+                Some(after) => match time::timeout(after, first_of(&mut running)).await {
+                    Ok(ended) => ended,
+                    Err(_late) if !self.body.is_complete() => {
+                        left = 0;
+                        continue;
+                    }
+                    Err(_late) => {
+                        let Some(place) = destination.budget.take(retries.budget) else {
+                            RequestCounters::count(&counters.over_budget);
+                            left = 0;
+                            continue;
+                        };
+                        left -= 1;
+                        RequestCounters::count(&counters.retries);
+                        RequestCounters::count(&counters.hedges);
+                        tried.extend(running.iter().map(|running| running.endpoint.address));
+                        running.push(begin(self, tried, Some(place), true)?);
+                        continue;
+                    }
+                },
+            };
+            let now = Instant::now();
+            if answered.is_failure() && !running.is_empty() {
+                destination.failed(&answered.endpoint, answered.took, now);
+                continue;
+            }
+            if ended.is_hedge {
+                RequestCounters::count(&counters.hedges_won);
+            }
+            for late in running {
+                destination.given_up(&late.endpoint, now.duration_since(late.begun), now);
+            }
+            return Ok(answered);
+        }
+    }
+}
