@@ -11,7 +11,7 @@ use prometheus_client::{
 use super::{Report, model::Destination};
 use crate::{
     pods::PodState,
-    proxy::{DetectionCounters, DnsStatus},
+    proxy::{DetectionCounters, DnsStatus, Reason, TrafficList},
     telemetry::TelemetryCounts,
 };
 
@@ -33,6 +33,10 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
             .iter()
             .filter_map(|pod| Some((pod.spec.name.clone(), pod.dns?)))
             .collect(),
+        traffic: pods
+            .iter()
+            .map(|pod| (pod.spec.name.clone(), pod.traffic.clone()))
+            .collect(),
         hosts: report.pods.hosts().queries(),
         destinations: report.destinations(),
         detection: report.pods.detection(),
@@ -53,6 +57,7 @@ struct Snapshot {
     total: u64,
     failed: u64,
     dns: Vec<(String, DnsStatus)>,
+    traffic: Vec<(String, TrafficList)>,
     hosts: Vec<(String, u64)>,
     destinations: Vec<Destination>,
     detection: Arc<DetectionCounters>,
@@ -130,6 +135,7 @@ impl prometheus_client::collector::Collector for Snapshot {
         ] {
             counter(&mut encoder, name, help, count)?;
         }
+        traffic(&mut encoder, &self.traffic)?;
         destinations(&mut encoder, &self.destinations)
     }
 }
@@ -174,6 +180,36 @@ fn detection(
         "TLS connections that name their server; the 256 names that were used last",
         named,
     )
+}
+
+/// What became of requests, by pod and destination, as long as there are any.
+fn traffic(
+    encoder: &mut DescriptorEncoder<'_>,
+    pods: &[(String, TrafficList)],
+) -> Result<(), fmt::Error> {
+    const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+    let pairs = || {
+        pods.iter().flat_map(|(pod, traffic)| {
+            let pairs = traffic.iter();
+            pairs.map(move |(destination, outcomes)| {
+                ([("pod", &**pod), ("destination", &**destination)], outcomes)
+            })
+        })
+    };
+    let by_class = pairs().flat_map(|([pod, destination], outcomes)| {
+        let answered = CLASSES.iter().zip(outcomes.answered);
+        let answered = answered.filter(|(_, count)| *count > 0);
+        answered.map(move |(class, count)| ([pod, destination, ("class", *class)], count))
+    });
+    let help = "Requests answered, by pod and destination; forgotten after 15 minutes without any";
+    family(encoder, "pod_requests", help, by_class)?;
+    let by_reason = pairs().flat_map(|([pod, destination], outcomes)| {
+        let own = Reason::ALL.iter().zip(outcomes.own_answers);
+        let own = own.filter(|(_, count)| *count > 0);
+        own.map(move |(reason, count)| ([pod, destination, ("reason", reason.code())], count))
+    });
+    let help = "Answers that the agent made itself, by pod and destination";
+    family(encoder, "pod_own_answers", help, by_reason)
 }
 
 /// What became of requests, by destination and server.

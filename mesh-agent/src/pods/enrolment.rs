@@ -1,6 +1,10 @@
 //! One enrolled pod: the agent's sockets inside it and its entry in the kernel half.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mesh_common::Pod as KernelPod;
 use tokio::task::JoinSet;
@@ -149,6 +153,7 @@ impl Enrolment {
     /// may take its loopback interface down, destroy the agent's listener or get IPv6 at any time.
     pub fn look(&mut self, maps: &Arc<Maps>) -> Result<(), PodError> {
         self.proxy.pools.sweep();
+        self.proxy.traffic.sweep(Instant::now());
         let missing = self.serving.missing();
         let opened = open(&self.pod, &self.netns, missing, maps);
         let unreachable = opened.as_ref().is_err_and(PodError::is_not_there_yet);

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{NetnsIdentity, enrolment::Enrolment, kernel_pod::captures_inbound};
 use crate::{
     config::Pod,
-    proxy::{ConnectionStatus, DatagramStatus, Destination, DnsStatus, PodProxy},
+    proxy::{ConnectionStatus, DatagramStatus, Destination, DnsStatus, PodProxy, TrafficList},
 };
 
 /// State of a pod, for people.
@@ -39,6 +39,8 @@ pub struct PodReport {
     pub connections_failed: u64,
     /// Where its servers listen whose connections are captured.
     pub servers: Vec<SocketAddr>,
+    /// What became of its requests, by destination.
+    pub traffic: TrafficList,
     /// What became of its DNS queries, if they are captured.
     pub dns: Option<DnsStatus>,
     /// What became of its other datagrams, if any are captured.
@@ -93,6 +95,11 @@ impl Member {
                 .as_ref()
                 .filter(|_| captures_inbound(&self.pod))
                 .map(|known| known.proxy.maps.servers(known.cookie))
+                .unwrap_or_default(),
+            traffic: self
+                .known
+                .as_ref()
+                .map(|known| known.proxy.traffic.list())
                 .unwrap_or_default(),
             dns: self
                 .known

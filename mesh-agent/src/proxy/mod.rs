@@ -27,6 +27,7 @@ mod pod_proxy;
 mod proxy_protocol;
 mod scratch;
 mod servers;
+mod traffic;
 mod upstream;
 pub mod workers;
 
@@ -39,3 +40,4 @@ pub use dns::{DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts};
 pub use health_checks::{HealthCheck, HealthChecks};
 pub use http::Reason;
 pub use pod_proxy::{PodProxy, Shared};
+pub use traffic::{Outcomes, TrafficList};

@@ -16,6 +16,7 @@ use super::{
     dns::{Resolver, SharedHosts},
     http::Pools,
     servers::Servers,
+    traffic::Traffic,
 };
 use crate::{kernel::Maps, pods::Netns, policy::retry_mark::Marks, telemetry::Telemetry};
 
@@ -53,6 +54,8 @@ pub struct PodProxy {
     pub pools: Pools,
     /// Its servers whose requests come through the agent.
     pub servers: Servers,
+    /// What became of its requests.
+    pub traffic: Traffic,
     /// Requests whose causes are not to be tried again.
     pub marks: Marks,
     /// What became of its other datagrams.
@@ -81,6 +84,7 @@ impl PodProxy {
             telemetry: shared.telemetry,
             pools: Pools::default(),
             servers: Servers::default(),
+            traffic: Traffic::default(),
             marks: Marks::default(),
             datagrams: DatagramCounters::default(),
             datagram_idle,

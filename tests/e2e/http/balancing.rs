@@ -225,6 +225,12 @@ fn a_destination_of_several_addresses_is_one_in_tables_and_metrics() {
         ensure!(count(&destinations[0]["endpoints"]) == 2, "{destinations}");
         ensure!(destinations[0]["answered"]["2xx"] == 2, "{destinations}");
         let metrics = agent.metrics()?;
+        let line =
+            r#"mesh_agent_pod_requests_total{pod="client",destination="both",class="2xx"} 2"#;
+        ensure!(
+            metrics.lines().any(|it| it == line),
+            "{line} is not in {metrics}"
+        );
         let mut series: Vec<&str> = metrics
             .lines()
             .filter_map(|line| Some(line.rsplit_once(' ')?.0))

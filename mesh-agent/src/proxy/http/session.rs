@@ -67,6 +67,8 @@ impl Session {
         RequestCounters::count(&counters.own_answers[reason.number()]);
         RequestCounters::count(&counters.answered[3]);
         let mut answer = reason.answer(false);
+        let (traffic, status) = (&self.pod.traffic, answer.status().as_u16());
+        traffic.count(&destination.name, status, Some(reason));
         Observed::refused(self, &destination.name, request, reason, &mut answer);
         answer
     }

@@ -52,6 +52,7 @@ pub async fn exchange(
     let is_grpc = is_grpc(request.headers());
     let mut exchange = Exchange::new(session, &destination, request, is_grpc);
     let answered = exchange.run().await;
+    let own = answered.as_ref().err().copied();
     let (mut response, tunnel) = match answered {
         Ok(answered) => answered,
         Err(reason) => {
@@ -69,6 +70,8 @@ pub async fn exchange(
     );
     let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
     RequestCounters::count(&counters.answered[class]);
+    let traffic = &session.pod.traffic;
+    traffic.count(&destination.name, response.status().as_u16(), own);
     if let Some(observed) = observed {
         observed.answered(exchange.answered_by, exchange.tries, &mut response);
     }
