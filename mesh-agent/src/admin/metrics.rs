@@ -212,6 +212,9 @@ fn traffic(
     family(encoder, "pod_own_answers", help, by_reason)
 }
 
+/// One of the counts of a destination.
+type Count = fn(&Destination) -> u64;
+
 /// What became of requests, by destination and server.
 fn destinations(
     encoder: &mut DescriptorEncoder<'_>,
@@ -247,25 +250,29 @@ fn destinations(
         "Answers that the agent made itself, by reason",
         by_reason,
     )?;
-    let retries = destinations.iter();
-    let retries = retries.map(|it| ([("destination", &*it.name)], it.retries));
-    family(encoder, "retries", "Further tries", retries)?;
-    let hedges = destinations.iter();
-    let hedges = hedges.map(|it| ([("destination", &*it.name)], it.hedges));
-    let help = "Further tries that did not wait for another to fail";
-    family(encoder, "hedges", help, hedges)?;
-    let won = destinations.iter();
-    let won = won.map(|it| ([("destination", &*it.name)], it.hedges_won));
-    let help = "Hedges that were answered before the try before them";
-    family(encoder, "hedges_won", help, won)?;
-    let over = destinations.iter();
-    let over = over.map(|it| ([("destination", &*it.name)], it.retries_over_budget));
-    family(
-        encoder,
-        "retries_over_budget",
-        "Further tries that the budget did not allow",
-        over,
-    )?;
+    let by_name: [(&str, &str, Count); 4] = [
+        ("retries", "Further tries", |it| it.retries),
+        (
+            "hedges",
+            "Further tries that did not wait for another to fail",
+            |it| it.hedges,
+        ),
+        (
+            "hedges_won",
+            "Hedges that were answered before the try before them",
+            |it| it.hedges_won,
+        ),
+        (
+            "retries_over_budget",
+            "Further tries that the budget did not allow",
+            |it| it.retries_over_budget,
+        ),
+    ];
+    for (name, help, count) in by_name {
+        let series = destinations.iter();
+        let series = series.map(|it| ([("destination", &*it.name)], count(it)));
+        family(encoder, name, help, series)?;
+    }
     let endpoints: Vec<(&str, String, u64, u64)> = destinations
         .iter()
         .flat_map(|destination| {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::http::Reason;
+use super::{destinations::class, http::Reason};
 
 /// After so long without a request, what is known of a pod and a destination is forgotten: so that
 /// metrics have no more series than are in use.
@@ -55,7 +55,7 @@ impl Traffic {
             idle_since: Instant::now(),
         });
         counted.was_used = true;
-        counted.outcomes.answered[usize::from(status / 100).clamp(1, 5) - 1] += 1;
+        counted.outcomes.answered[class(status)] += 1;
         if let Some(reason) = reason {
             counted.outcomes.own_answers[reason.number()] += 1;
         }

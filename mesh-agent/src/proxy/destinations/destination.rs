@@ -88,7 +88,20 @@ pub struct RequestCounters {
     pub own_answers: [AtomicU64; Reason::ALL.len()],
 }
 
+/// Where a status is counted: by its first digit, from 0 for 1xx.
+pub(in crate::proxy) fn class(status: u16) -> usize {
+    usize::from(status / 100).clamp(1, 5) - 1
+}
+
 impl RequestCounters {
+    /// A request was answered; by the agent itself, if with a reason.
+    pub(in crate::proxy) fn answer(&self, status: u16, own: Option<Reason>) {
+        Self::count(&self.answered[class(status)]);
+        if let Some(reason) = own {
+            Self::count(&self.own_answers[reason.number()]);
+        }
+    }
+
     /// One more of them.
     pub(in crate::proxy) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);

@@ -15,6 +15,7 @@ use std::{
 
 use lru::LruCache;
 
+pub(in crate::proxy) use destination::class;
 pub use destination::{Destination, RequestCounters, Server};
 pub use endpoint::Endpoint;
 pub use policy::{Policy, Retries};

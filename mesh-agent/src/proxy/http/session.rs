@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 
 use super::{
     body::AnswerBody, headers, interim::Interim, observed::Observed, reason::Reason,
@@ -15,7 +15,7 @@ use crate::{
     policy::balance::{HashKey, hash},
     proxy::{
         PodProxy,
-        destinations::{Destination, RequestCounters, Target},
+        destinations::{Destination, Target},
         upstream::SeenAs,
     },
 };
@@ -63,14 +63,17 @@ impl Session {
     /// The answer to a request that is not forwarded.
     pub fn refuse<B>(&self, request: &Request<B>, reason: Reason) -> Response<AnswerBody> {
         let destination = self.destination(request);
-        let counters = &destination.counters;
-        RequestCounters::count(&counters.own_answers[reason.number()]);
-        RequestCounters::count(&counters.answered[3]);
         let mut answer = reason.answer(false);
-        let (traffic, status) = (&self.pod.traffic, answer.status().as_u16());
-        traffic.count(&destination.name, status, Some(reason));
+        self.count(&destination, answer.status(), Some(reason));
         Observed::refused(self, &destination.name, request, reason, &mut answer);
         answer
+    }
+
+    /// A request is answered; by the agent itself, if with a reason.
+    pub fn count(&self, destination: &Destination, status: StatusCode, own: Option<Reason>) {
+        destination.counters.answer(status.as_u16(), own);
+        let traffic = &self.pod.traffic;
+        traffic.count(&destination.name, status.as_u16(), own);
     }
 
     /// What consistent hashing goes by.

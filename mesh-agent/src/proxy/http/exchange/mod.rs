@@ -48,7 +48,6 @@ pub async fn exchange(
 ) -> (Response<AnswerBody>, Option<Tunnel>) {
     let destination = session.destination(&request);
     let observed = Observed::begin(session, &destination.name, &mut request);
-    let counters = &destination.counters;
     let is_grpc = is_grpc(request.headers());
     let mut exchange = Exchange::new(session, &destination, request, is_grpc);
     let answered = exchange.run().await;
@@ -56,7 +55,6 @@ pub async fn exchange(
     let (mut response, tunnel) = match answered {
         Ok(answered) => answered,
         Err(reason) => {
-            RequestCounters::count(&counters.own_answers[reason.number()]);
             let mut answer = reason.answer(is_grpc);
             exchange.end_if_switching(&mut answer);
             (answer, None)
@@ -68,10 +66,7 @@ pub async fn exchange(
         &mut response,
         exchange.gave_up,
     );
-    let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
-    RequestCounters::count(&counters.answered[class]);
-    let traffic = &session.pod.traffic;
-    traffic.count(&destination.name, response.status().as_u16(), own);
+    session.count(&destination, response.status(), own);
     if let Some(observed) = observed {
         observed.answered(exchange.answered_by, exchange.tries, &mut response);
     }
