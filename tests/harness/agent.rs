@@ -258,15 +258,24 @@ impl Agent {
 
     /// Resident memory of the agent, in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that the agent ever had, in bytes.
+    pub fn peak_resident_bytes(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status
             .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .context("no VmRSS")?;
+            .find(|line| line.starts_with(field))
+            .with_context(|| format!("no {field}"))?;
         let kib: u64 = line
             .split_whitespace()
             .nth(1)
-            .context("no number in VmRSS")?
+            .with_context(|| format!("no number in {field}"))?
             .parse()?;
         Ok(kib * 1024)
     }

@@ -17,6 +17,7 @@ use nix::unistd::geteuid;
 
 use crate::node::{Node, Shared};
 use crate::sweep;
+use crate::wait::on_this_machine;
 
 /// How long a test may take unless it says otherwise.
 const DEFAULT_BOUND: Duration = Duration::from_mins(2);
@@ -46,7 +47,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Lets the test take this long.
+    /// Lets the test take this long, on a machine of ordinary speed.
     #[must_use]
     pub fn bound(mut self, bound: Duration) -> Self {
         self.bound = Some(bound);
@@ -70,7 +71,7 @@ impl Scenario {
         }
         let shared = (!self.alone).then(|| MACHINE.read());
         let exclusive = self.alone.then(|| MACHINE.write());
-        let outcome = run_bounded(self.bound.unwrap_or(DEFAULT_BOUND), test);
+        let outcome = run_bounded(on_this_machine(self.bound.unwrap_or(DEFAULT_BOUND)), test);
         drop((shared, exclusive));
         if let Err(failure) = outcome {
             panic!("{failure}");
@@ -141,7 +142,7 @@ impl Watchdog {
                 return false;
             }
             let _ = shared.cgroup.kill_all();
-            if stopped.recv_timeout(LAST_BOUND) == Err(RecvTimeoutError::Timeout) {
+            if stopped.recv_timeout(on_this_machine(LAST_BOUND)) == Err(RecvTimeoutError::Timeout) {
                 eprintln!(
                     "{}: the test hangs though its processes were killed; giving up",
                     shared.id

@@ -8,10 +8,10 @@ mod root;
 use crate::progress::{self, Failure, Show, Step};
 use crate::setup::{self, Purpose};
 use crate::{build, workspace};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use console::style;
 use kernel_package::Kernel;
-use machine::Machine;
+use machine::{Machine, Tests};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,6 +51,9 @@ const TESTS: &[&str] = &[
 /// Memory of a machine, MiB.
 const MEMORY: u32 = 2048;
 
+/// How long the tests may take on one kernel, minutes.
+const LIMIT: u64 = 15;
+
 #[derive(clap::Args)]
 pub struct Arguments {
     /// A series that Debian has a package of, such as 6.1, or the path of a Debian kernel package
@@ -59,6 +62,12 @@ pub struct Arguments {
     /// Memory of the machine, MiB
     #[arg(long, default_value_t = MEMORY)]
     memory: u32,
+    /// A variable of the tests' environment; may be given more than once
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    environment: Vec<String>,
+    /// How long the tests may take on each kernel, minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = LIMIT)]
+    limit: u64,
     /// Only tests with one of these in their name; by default those of the kernel half
     filters: Vec<String>,
 }
@@ -72,7 +81,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut failed = Vec::new();
     let root = root::build(&agent)?;
     for kernel in &arguments.kernels {
-        if let Err(error) = on_kernel(kernel, &root, arguments.memory, filters) {
+        let tests = Tests {
+            filters,
+            environment: &arguments.environment,
+        };
+        let limit = Duration::from_mins(arguments.limit);
+        if let Err(error) = on_kernel(kernel, &root, arguments.memory, &tests, limit) {
             print_failure(kernel, &error);
             failed.push(kernel.as_str());
         }
@@ -91,8 +105,13 @@ pub fn run_all(agent: &Path) -> Result<()> {
         .iter()
         .map(|&kernel| (kernel, TESTS))
         .chain([(TOO_OLD, ["kernels::"].as_slice())]);
-    for (kernel, tests) in runs {
-        if let Err(error) = on_kernel(kernel, &root, MEMORY, tests) {
+    for (kernel, filters) in runs {
+        let tests = Tests {
+            filters,
+            environment: &[],
+        };
+        let limit = Duration::from_mins(LIMIT);
+        if let Err(error) = on_kernel(kernel, &root, MEMORY, &tests, limit) {
             print_failure(kernel, &error);
             passed = false;
         }
@@ -100,14 +119,20 @@ pub fn run_all(agent: &Path) -> Result<()> {
     if passed { Ok(()) } else { bail!("see above") }
 }
 
-fn on_kernel(name: &str, root: &Path, memory: u32, filters: &[&str]) -> Result<()> {
+fn on_kernel(
+    name: &str,
+    root: &Path,
+    memory: u32,
+    tests: &Tests<'_>,
+    limit: Duration,
+) -> Result<()> {
     let kernel = Kernel::find(name)?;
-    let machine = Machine::new(&kernel, root, memory, filters)?;
+    let machine = Machine::new(&kernel, root, memory, tests)?;
     let step = Step {
         label: &format!("tests on Linux {}", kernel.release()),
         log: &format!("vm-{}", kernel.release()),
         show: Show::LastLine,
-        limit: Duration::from_mins(15),
+        limit,
     };
     let log = workspace::log_file(step.log)?;
     progress::run(&step, machine.command())?;
@@ -117,6 +142,18 @@ fn on_kernel(name: &str, root: &Path, memory: u32, filters: &[&str]) -> Result<(
         .with_context(|| format!("the whole output is in {}", log.display()))?;
     println!("  {summary}");
     Ok(())
+}
+
+/// `NAME=VALUE` as a shell takes it for a variable.
+fn variable(text: &str) -> Result<String> {
+    let name = text.split_once('=').map_or("", |(name, _)| name);
+    let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    ensure!(
+        is_name && !text.contains('\n'),
+        "write it as NAME=VALUE, in one line"
+    );
+    Ok(text.to_owned())
 }
 
 fn print_failure(kernel: &str, error: &anyhow::Error) {

@@ -10,6 +10,14 @@ use std::process::Command;
 /// Modules that the tests' networks and the agent need, in the order of their dependencies.
 const MODULES: [&str; 6] = ["llc", "stp", "bridge", "veth", "inet_diag", "tcp_diag"];
 
+/// What the machine runs.
+pub struct Tests<'a> {
+    /// Only tests with one of these in their name.
+    pub filters: &'a [&'a str],
+    /// Variables of their environment, each as `NAME=VALUE`.
+    pub environment: &'a [String],
+}
+
 /// A machine that is ready to be started.
 pub struct Machine {
     image: PathBuf,
@@ -18,8 +26,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Puts this kernel's modules and the tests' names beside `root`.
-    pub fn new(kernel: &Kernel, root: &Path, memory: u32, filters: &[&str]) -> Result<Self> {
+    /// Puts this kernel's modules, the tests' names and their environment beside `root`.
+    pub fn new(kernel: &Kernel, root: &Path, memory: u32, tests: &Tests<'_>) -> Result<Self> {
         let directory = directory()?;
         let own = directory.join("own");
         if own.exists() {
@@ -33,8 +41,11 @@ impl Machine {
                     .context("cannot write a module")?;
             }
         }
-        fs::write(own.join("filters"), filters.join(" ") + "\n")
+        fs::write(own.join("filters"), tests.filters.join(" ") + "\n")
             .context("cannot write the tests' names")?;
+        let variables = tests.environment.iter();
+        let lines: String = variables.flat_map(|line| [line.as_str(), "\n"]).collect();
+        fs::write(own.join("environment"), lines).context("cannot write the tests' environment")?;
         let archive = directory.join("own.cpio");
         pack(&own, &archive)?;
         let initial = directory.join(format!("{}.initrd", kernel.release()));

@@ -48,6 +48,7 @@ ip link set lo up
 ulimit -n 1048576
 echo "VM: Linux $(uname -r), booted in $(cut -d' ' -f1 /proc/uptime) s"
 read filters < /filters
+while read -r variable; do export "$variable"; done < /environment
 cd /
 MESH_AGENT_BIN=/mesh-agent RUST_BACKTRACE=0 /e2e --test-threads=2 $filters 2>&1
 echo "VM: tests ended with $? after $(cut -d' ' -f1 /proc/uptime) s"
