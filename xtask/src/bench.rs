@@ -13,6 +13,7 @@ use crate::setup::{self, Purpose};
 use crate::{build, workspace};
 use anyhow::{Context, Result, bail};
 use disturbance::Disturbance;
+use http::Subject;
 use report::Report;
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,6 +32,12 @@ pub struct Arguments {
     /// Only these workloads
     #[arg(long, value_enum)]
     only: Vec<Workload>,
+    /// Of HTTP, only the loads whose name in the table has this in it, as "HTTP/2, 64 KiB"
+    #[arg(long, default_value = "")]
+    load: String,
+    /// Of HTTP, only these
+    #[arg(long, value_enum)]
+    subject: Vec<Subject>,
     /// Build the agent as it is shipped (profile `release`: slower to build)
     #[arg(long)]
     release: bool,
@@ -69,7 +76,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if workloads.contains(&Workload::Http) {
         let (rounds, seconds) = (arguments.rounds, arguments.seconds);
-        report.http = Some(http::run(site.lab(), &binary, rounds, seconds)?);
+        report.http = Some(http::run(
+            site.lab(),
+            &binary,
+            rounds,
+            seconds,
+            &arguments.load,
+            &arguments.subject,
+        )?);
     }
     report.disturbance = disturbance.share()?;
     if workloads.contains(&Workload::Idle) {

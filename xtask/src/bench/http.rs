@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Where requests go through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Subject {
     /// Nothing.
     Direct,
@@ -27,6 +27,7 @@ pub enum Subject {
     /// nginx, which speaks HTTP/1 to servers whatever its clients speak.
     Nginx,
     /// HAProxy.
+    #[value(name = "haproxy")]
     HaProxy,
 }
 
@@ -117,14 +118,26 @@ struct Site {
     _server: Running,
 }
 
-/// Measures everything in turn, `rounds` times for `seconds` each.
-pub fn run(lab: &Lab, binary: &Path, rounds: u32, seconds: u32) -> Result<Report> {
-    let site = Site::open(lab, binary)?;
-    let mut report = Report::new(site.subjects());
+/// Measures the loads with `named` in their names, and of `wanted` or all subjects, in turn: `rounds` times
+/// for `seconds` each.
+pub fn run(
+    lab: &Lab,
+    binary: &Path,
+    rounds: u32,
+    seconds: u32,
+    named: &str,
+    wanted: &[Subject],
+) -> Result<Report> {
+    let mut site = Site::open(lab, binary)?;
+    site.clients
+        .retain(|subject, _| wanted.is_empty() || wanted.contains(subject));
+    let mut loads = Load::all();
+    loads.retain(|load| load.name().contains(named));
+    let mut report = Report::new(site.subjects(), loads.clone());
     let log = lab.file("response-times");
     for round in 0..rounds {
         println!("HTTP, round {} of {rounds}", round + 1);
-        for load in Load::all() {
+        for load in loads.iter().copied() {
             let mut subjects = site.subjects();
             if round % 2 == 1 {
                 subjects.reverse();

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 /// All measurements of a run.
 pub struct Report {
     subjects: Vec<Subject>,
+    loads: Vec<Load>,
     samples: BTreeMap<(Load, Subject), Vec<Measured>>,
     /// The most memory that each has had, in MiB.
     pub memory: BTreeMap<Subject, f64>,
@@ -21,9 +22,10 @@ const MEMORY: f64 = 0.5;
 
 impl Report {
     /// An empty one.
-    pub fn new(subjects: Vec<Subject>) -> Self {
+    pub fn new(subjects: Vec<Subject>, loads: Vec<Load>) -> Self {
         Self {
             subjects,
+            loads,
             samples: BTreeMap::new(),
             memory: BTreeMap::new(),
         }
@@ -76,7 +78,7 @@ impl Report {
             print!("{:>10}", subject.name());
         }
         println!();
-        for load in Load::all() {
+        for load in self.loads.iter().copied() {
             if load.is_fixed_rate() {
                 self.print_row(&format!("{}: p50, µs", load.name()), load, |it| {
                     Some(it.times?.0)
@@ -98,7 +100,12 @@ impl Report {
             print!("{:>10}", memory.as_deref().unwrap_or("-"));
         }
         println!("\n");
-        for load in Load::all().into_iter().filter(|load| !load.is_fixed_rate()) {
+        for load in self
+            .loads
+            .iter()
+            .copied()
+            .filter(|load| !load.is_fixed_rate())
+        {
             if let Some(cpu) = self.to_envoy(load, |it| it.cpu) {
                 let what = format!("{}: CPU × Envoy", load.name());
                 print_target(&what, &format!("{cpu:.2}"), &format!("≤ {CPU}"), cpu <= CPU);
