@@ -6,7 +6,7 @@ use super::nanoseconds;
 
 /// Nanoseconds since it was first read. Never goes back, also when a caller that read the time earlier
 /// comes later.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Clock {
     origin: Option<Instant>,
     latest: u64,

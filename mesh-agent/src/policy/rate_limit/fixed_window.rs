@@ -5,7 +5,7 @@ use super::{Answer, Counter, Left, Terms};
 /// Promises: never more than the limit in one window. A window begins with the first request after the
 /// former one (as with a counter that expires in Redis), so that a counter forgotten between two windows
 /// makes no difference.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct FixedWindow {
     since: u64,
     count: u32,

@@ -8,8 +8,8 @@ use super::{Answer, Counter, Left, Terms};
 /// Promises: requests go on no closer together than `per` / `limit`, and no more than `burst` wait at any
 /// time. The pace is rounded to whole nanoseconds, so it is 99% of the limit up to ten million a second.
 ///
-/// One that gives up while it waits still has its turn.
-#[derive(Debug, Default)]
+/// A turn once given stays: when the limit changes meanwhile, and when the one that waits gives up.
+#[derive(Clone, Debug, Default)]
 pub(super) struct LeakyBucket {
     /// When the last one goes on, or went.
     last: Option<u64>,

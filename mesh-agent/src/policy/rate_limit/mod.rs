@@ -131,7 +131,7 @@ pub struct Quota {
 
 /// Counts requests against a limit. The limit is passed to each call, so that it may change; what was
 /// counted then stays, unless the algorithm changes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Limiter {
     clock: Clock,
     counts: Counts,
@@ -252,7 +252,7 @@ trait Counter {
     fn is_idle(&self, per: u64, now: u64) -> bool;
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Counts {
     FixedWindow(FixedWindow),
     SlidingWindow(SlidingWindow),

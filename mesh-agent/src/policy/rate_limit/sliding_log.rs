@@ -9,7 +9,7 @@ use super::{Answer, Counter, Left, Terms};
 pub const MOST_LOGGED: u32 = 100_000;
 
 /// Promises: never more than the limit in any time of `per`, and no less than that.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SlidingLog {
     /// When requests went through within the last `per`, oldest first.
     at: VecDeque<u64>,

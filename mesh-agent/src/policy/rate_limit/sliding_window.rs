@@ -14,7 +14,7 @@ const SLICES: u64 = 120;
 /// Promises: never more than the limit in any time of `per`. A request counts until the last one of its
 /// slice is old enough, so up to 1/120 too long: under demand no less than 120/121 of the limit goes
 /// through.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SlidingWindow {
     /// Those with requests in them, oldest first.
     slices: VecDeque<Slice>,
@@ -87,5 +87,28 @@ impl Counter for SlidingWindow {
         self.slices
             .back()
             .is_none_or(|slice| now - slice.last >= per)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_stays_small() {
+        for gap in [1, 10, 99, 100, 101, 150] {
+            let terms = Terms {
+                limit: u32::MAX,
+                per: 120 * 100,
+                burst: 0,
+            };
+            let mut window = SlidingWindow::default();
+            for number in 0..20_000 {
+                window.ask(&terms, number * gap);
+                window.add(&terms, number * gap);
+                assert!(window.slices.len() as u64 <= SLICES + 2);
+            }
+            assert!(window.slices.capacity() * size_of::<Slice>() <= 2048);
+        }
     }
 }

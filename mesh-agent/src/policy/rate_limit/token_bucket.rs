@@ -5,7 +5,7 @@ use super::{Answer, Counter, Left, Terms};
 /// Promises: never more than `burst` + `limit` × t / `per` in any time t. Kept as what is owed (the virtual
 /// scheduling of the Generic Cell Rate Algorithm, ITU-T I.371), in whole numbers, so it is exact also when
 /// the limit changes. Each rate holds from the call that passes it to the next one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct TokenBucket {
     /// Tokens that are missing, in parts: one token is `per` of them, and in a nanosecond `limit` of them
     /// come back.
