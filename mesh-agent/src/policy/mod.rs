@@ -11,6 +11,8 @@ pub mod ejection;
 pub mod health_check;
 pub mod hedge;
 pub mod phi_accrual;
+pub mod priority;
+pub mod rate_limit;
 pub mod retry;
 pub mod retry_budget;
 pub mod retry_mark;
