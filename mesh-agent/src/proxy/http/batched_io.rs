@@ -2,7 +2,7 @@
 //!
 //! The HTTP/2 library reads and writes frame by frame. Servers send frames of 8 or 16 KiB, so that an
 //! answer of 64 KiB would be eight reads and eight writes. Here what is written waits until the
-//! connection's task has had its turn, and what is read comes in as large a piece as there is.
+//! connection's task has had its turn, and what is read comes in as large pieces and frames as there are.
 
 use std::{
     io,
@@ -20,10 +20,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::proxy::{
-    connection::Moved,
-    scratch::{self, with_scratch},
-};
+use super::joined_frames::JoinedFrames;
+use crate::proxy::{connection::Moved, scratch};
 
 /// How much waits to be written before it is.
 const MOST: usize = scratch::SIZE;
@@ -32,9 +30,7 @@ const MOST: usize = scratch::SIZE;
 #[derive(Debug)]
 pub struct BatchedIo {
     shared: Arc<Shared>,
-    /// What was read and not asked for yet, from `read_at` on.
-    read: Vec<u8>,
-    read_at: usize,
+    read: JoinedFrames,
 }
 
 /// The other end: for the task that drives the library.
@@ -55,8 +51,13 @@ struct Outgoing {
     at: usize,
 }
 
-/// Reads and writes `stream`, and counts what goes through it.
-pub fn batched(stream: TcpStream, moved: Option<Arc<Moved>>) -> (BatchedIo, Flusher) {
+/// Reads and writes `stream`, and counts what goes through it. Its peer sends `preface` bytes before the first
+/// frame.
+pub fn batched(
+    stream: TcpStream,
+    moved: Option<Arc<Moved>>,
+    preface: usize,
+) -> (BatchedIo, Flusher) {
     let shared = Arc::new(Shared {
         stream,
         moved,
@@ -64,8 +65,7 @@ pub fn batched(stream: TcpStream, moved: Option<Arc<Moved>>) -> (BatchedIo, Flus
     });
     let io = BatchedIo {
         shared: Arc::clone(&shared),
-        read: Vec::new(),
-        read_at: 0,
+        read: JoinedFrames::after(preface),
     };
     (io, Flusher(shared))
 }
@@ -121,35 +121,22 @@ impl AsyncRead for BatchedIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.read_at < this.read.len() {
-            let left = &this.read[this.read_at..];
-            let count = left.len().min(buffer.remaining());
-            buffer.put_slice(&left[..count]);
-            this.read_at += count;
-            if this.read_at == this.read.len() {
-                this.read_at = 0;
-                scratch::give_back(take(&mut this.read));
-            }
-            return Poll::Ready(Ok(()));
-        }
+        let shared = &this.shared;
         loop {
-            let read: io::Result<usize> = with_scratch(|scratch| {
-                let count = this.shared.stream.try_read(scratch)?;
-                let now = count.min(buffer.remaining());
-                buffer.put_slice(&scratch[..now]);
-                if now < count {
-                    this.read = scratch::buffer();
-                    this.read.extend_from_slice(&scratch[now..count]);
-                }
-                Ok(count)
-            });
+            if this.read.give(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            let read = this.read.fill(|into| shared.stream.try_read_buf(into));
             match read {
                 Ok(count) => {
-                    this.shared.count(|moved| &moved.sent, count);
-                    return Poll::Ready(Ok(()));
+                    shared.count(|moved| &moved.sent, count);
+                    if count == 0 {
+                        this.read.give(buffer);
+                        return Poll::Ready(Ok(()));
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(this.shared.stream.poll_read_ready(context))?;
+                    ready!(shared.stream.poll_read_ready(context))?;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -244,7 +231,7 @@ mod tests {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             let returned = runtime.block_on(async {
                 let (one, other) = pair().await.unwrap();
-                let (mut io, flusher) = batched(one, None);
+                let (mut io, flusher) = batched(one, None, usize::MAX);
                 let echo = tokio::spawn(async move {
                     let (mut read, mut write) = other.into_split();
                     tokio::io::copy(&mut read, &mut write).await.unwrap();
@@ -299,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_written_before_the_turn_ends_and_all_of_it_then() {
         let (one, mut other) = pair().await.unwrap();
-        let (mut io, flusher) = batched(one, None);
+        let (mut io, flusher) = batched(one, None, usize::MAX);
         io.write_all(b"frame ").await.unwrap();
         io.write_all(b"by frame").await.unwrap();
         io.flush().await.unwrap();

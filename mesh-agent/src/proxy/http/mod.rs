@@ -8,6 +8,7 @@ mod exchange;
 mod framing;
 mod headers;
 mod interim;
+mod joined_frames;
 mod observed;
 mod pushback;
 mod reason;

@@ -23,6 +23,7 @@ use super::{
     counted_io::CountedIo,
     exchange::{Tunnel, exchange},
     framing::{LARGEST_HEAD, MOST_HEADERS},
+    joined_frames,
     session::Session,
     strict_io::StrictIo,
 };
@@ -39,6 +40,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// As towards servers.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Length of what HTTP/2 clients begin with (RFC 9113, 3.4).
+const PREFACE: usize = 24;
 const MOST_STREAMS: u32 = 256;
 const KEEPALIVE: Duration = Duration::from_mins(1);
 
@@ -118,12 +121,13 @@ pub async fn serve_http2(
         // hyper moves it several times.
         Box::pin(async move { Ok::<_, Infallible>(exchange(&session, request).await.0) })
     });
-    let (io, flusher) = batched(client, Some(moved));
+    let (io, flusher) = batched(client, Some(moved), PREFACE);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(joined_frames::LONGEST)
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(LARGEST_HEAD as u32)
         .keep_alive_interval(KEEPALIVE)

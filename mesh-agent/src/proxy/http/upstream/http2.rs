@@ -24,6 +24,7 @@ use crate::proxy::{
     PodProxy,
     http::{
         batched_io::{Flusher, batched},
+        joined_frames,
         request_body::TryBody,
     },
 };
@@ -101,13 +102,14 @@ impl Pool {
 
 async fn connect(pod: &Arc<PodProxy>, key: Key, within: Duration) -> Result<Sender, ConnectError> {
     let stream = super::connect(pod, key, within).await?;
-    let (io, flusher) = batched(stream, None);
+    let (io, flusher) = batched(stream, None, 0);
     let (sender, connection) = http2::Builder::new(Flushing::new(flusher))
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(joined_frames::LONGEST)
         .handshake(TokioIo::new(io))
         .await
         .map_err(|error| ConnectError::Failed(std::io::Error::other(error)))?;
