@@ -51,6 +51,14 @@ impl Priority {
         u16::from(self.business) * (u16::from(Self::LEAST_USER) + 1) + u16::from(self.user)
     }
 
+    /// The one with this number.
+    pub fn of_ordinal(ordinal: u16) -> Option<Self> {
+        let users = u16::from(Self::LEAST_USER) + 1;
+        let business = u8::try_from(ordinal / users).ok()?;
+        let user = (ordinal % users) as u8;
+        (business <= Self::LEAST_BUSINESS).then_some(Self { business, user })
+    }
+
     /// Reads it as a header has it: `high`, `8`, `high/37`, `8/37`. Without a user it gets one in the
     /// middle.
     pub fn parse(text: &str) -> Option<Self> {
@@ -108,6 +116,17 @@ mod tests {
 
     fn of(business: u8, user: u8) -> Priority {
         Priority { business, user }
+    }
+
+    #[test]
+    fn each_has_a_number_of_its_own() {
+        let all = (Priority::LEAST_BUSINESS as u16 + 1) * (Priority::LEAST_USER as u16 + 1);
+        for ordinal in 0..all {
+            let priority = Priority::of_ordinal(ordinal);
+            assert_eq!(priority.map(Priority::ordinal), Some(ordinal));
+        }
+        assert_eq!(Priority::of_ordinal(all), None);
+        assert_eq!(Priority::of_ordinal(u16::MAX), None);
     }
 
     #[test]

@@ -1,0 +1,5 @@
+//! How the parts behave, each alone and together.
+
+mod admission;
+mod queue;
+mod simulation;
