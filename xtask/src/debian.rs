@@ -66,6 +66,12 @@ const COMMANDS: &[Needed] = {
             "external proxy that the agent captures for",
         ),
         needed("tinyproxy", "tinyproxy-bin", &[Test], "forward proxy"),
+        needed(
+            "redis-server",
+            "redis-server",
+            &[Test],
+            "where agents count together",
+        ),
         needed("dnsmasq", "dnsmasq-base", &[Test, Bench], "DNS server"),
         needed("dnsperf", "dnsperf", &[Bench], "DNS load generator"),
         needed("dig", "bind9-dnsutils", &[Test], "resolver"),
@@ -119,7 +125,7 @@ const COMMANDS: &[Needed] = {
 };
 
 /// Packages that bring a service of the same name.
-const SERVICES: [&str; 2] = ["nginx", "haproxy"];
+const SERVICES: [&str; 3] = ["nginx", "haproxy", "redis-server"];
 
 const fn needed(
     command: &'static str,

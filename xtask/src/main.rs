@@ -14,6 +14,7 @@ mod lab;
 mod progress;
 mod rustup;
 mod setup;
+mod simulate;
 mod test;
 mod vm;
 mod workspace;
@@ -43,6 +44,8 @@ enum Verb {
     Test(test::Arguments),
     /// The kernel half's tests on other kernels, in QEMU under plain emulation
     Vm(vm::Arguments),
+    /// What the policies do when something goes wrong, in discrete time: table, CSV and SVG
+    Simulate(simulate::Arguments),
     /// Compare no mesh, the agent, and iptables REDIRECT to the same agent (root)
     Bench(bench::Arguments),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Demo => demo::run(),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
+        Verb::Simulate(arguments) => simulate::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
     });
     // A Ctrl-C kills what the verb was waiting for: its error is then only an echo of that.

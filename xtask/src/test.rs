@@ -5,7 +5,7 @@ mod leftovers;
 
 use crate::progress::{self, Failure, Show, Step};
 use crate::setup::{self, Purpose};
-use crate::{build, vm, workspace};
+use crate::{build, simulate, vm, workspace};
 use anyhow::{Result, bail, ensure};
 use console::style;
 use std::env;
@@ -64,6 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.e2e_only {
         report.command("unit tests", Show::Everything, unit_tests(filter));
         if filter.is_none() {
+            report.simulation();
             report.documentation(agent.as_deref());
         }
     }
@@ -108,6 +109,22 @@ impl Report {
         }
         self.record("build", started, built.is_ok());
         built.ok()
+    }
+
+    /// What docs/resilience.md promises.
+    fn simulation(&mut self) {
+        let started = Instant::now();
+        match simulate::build() {
+            Ok(simulation) => {
+                let mut command = Command::new(simulation);
+                command.args(["--strategy", "mesh-agent"]);
+                self.command("simulation", Show::Everything, command);
+            }
+            Err(error) => {
+                self.print_failure(&error);
+                self.record("simulation", started, false);
+            }
+        }
     }
 
     fn documentation(&mut self, agent: Option<&Path>) {
