@@ -35,6 +35,10 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
         "agent.tracing.otlp",
         "a URL such as \"http://127.0.0.1:4318/v1/traces\" (without TLS)",
     ),
+    (
+        "agent.redis",
+        "a URL such as \"redis://127.0.0.1:6379\" (without TLS)",
+    ),
     ("agent.zone", "the name of a zone, such as `zone: a`"),
     (
         "agent.udpIdleTimeout",
@@ -260,6 +264,161 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
     ("policy.allowConnect", "`true` or `false`"),
     ("policy.healthCheck.rise", "a whole number from 1 on"),
     ("policy.healthCheck.fall", "a whole number from 1 on"),
+    ("policy.mode", "`enforce` or `observe`"),
+    ("policy.breaker.mode", "`enforce` or `observe`"),
+    ("policy.breaker.consecutive", "a whole number from 1 on"),
+    ("policy.breaker.failureRatio", "a number from 0.01 to 1"),
+    (
+        "policy.breaker.slowCall",
+        "a mapping such as `slowCall: {threshold: 1s, ratio: 0.5}`",
+    ),
+    (
+        "policy.breaker.slowCall.threshold",
+        "a duration from 1ms to 24h such as `1s`",
+    ),
+    ("policy.breaker.slowCall.ratio", "a number from 0.01 to 1"),
+    (
+        "policy.breaker.window",
+        "a duration such as `30s`, or a number of calls from 1 to 10000",
+    ),
+    ("policy.breaker.minimumCalls", "a whole number from 1 on"),
+    (
+        "policy.breaker.sustained",
+        "a duration of at most 1h such as `5s`",
+    ),
+    (
+        "policy.breaker.openFor",
+        "a mapping such as `openFor: {base: 5s, max: 60s}`",
+    ),
+    (
+        "policy.breaker.openFor.base",
+        "a duration from 1ms to 24h such as `5s`",
+    ),
+    (
+        "policy.breaker.openFor.max",
+        "a duration from `base` to 24h such as `60s`",
+    ),
+    (
+        "policy.breaker.halfOpen",
+        "a mapping such as `halfOpen: {steps: [0.1, 0.5, 1.0]}`",
+    ),
+    (
+        "policy.breaker.halfOpen.steps",
+        "1 to 10 growing shares such as [0.1, 0.25, 0.5, 1.0]",
+    ),
+    (
+        "policy.breaker.halfOpen.steps[]",
+        "a share from 0.01 to 1, larger than the one before",
+    ),
+    (
+        "policy.breaker.halfOpen.calls",
+        "a whole number from 1 to 1000",
+    ),
+    (
+        "policy.breaker.halfOpen.timeout",
+        "a duration from 1ms to 24h such as `500ms`",
+    ),
+    (
+        "policy.breaker.failures",
+        "a list of conditions such as [5xx, reset, per-try-timeout]",
+    ),
+    (
+        "policy.breaker.failures[]",
+        "a condition such as 5xx, \"503\", reset, per-try-timeout, connect-failure or grpc-unavailable",
+    ),
+    (
+        "policy.breaker.throttle",
+        "a mapping such as `throttle: {k: 2.0, window: 2m}`",
+    ),
+    ("policy.breaker.throttle.mode", "`enforce` or `observe`"),
+    (
+        "policy.breaker.throttle.k",
+        "a number from 1 to 100, such as 2.0",
+    ),
+    (
+        "policy.breaker.throttle.window",
+        "a duration from 1ms to 24h such as `2m`",
+    ),
+    (
+        "policy.limits",
+        "a mapping such as `limits: {requests: 100}`",
+    ),
+    ("policy.limits.mode", "`enforce` or `observe`"),
+    ("policy.limits.connections", "a whole number from 1 on"),
+    ("policy.limits.pending", "a whole number"),
+    ("policy.limits.requests", "a whole number from 1 on"),
+    (
+        "policy.limits.adaptive",
+        "a mapping such as `adaptive: {min: 4, max: 1000}`",
+    ),
+    ("policy.limits.adaptive.min", "a whole number from 1 on"),
+    ("policy.limits.adaptive.max", "a whole number from `min` on"),
+    (
+        "policy.limits.rate",
+        "a list of at most 8 rates such as [{limit: 100, per: 1s}]",
+    ),
+    (
+        "policy.limits.rate[]",
+        "a mapping such as `{limit: 100, per: 1s}`",
+    ),
+    (
+        "policy.limits.rate[].algorithm",
+        "fixed-window, sliding-window, sliding-log, leaky-bucket or token-bucket",
+    ),
+    (
+        "policy.limits.rate[].limit",
+        "a whole number from 1 to 1000000",
+    ),
+    (
+        "policy.limits.rate[].per",
+        "a duration from 1ms to 24h such as `1s`",
+    ),
+    ("policy.limits.rate[].burst", "a whole number up to 1000000"),
+    (
+        "policy.limits.rate[].by",
+        "`destination`, `pod` or `header:NAME`",
+    ),
+    ("policy.limits.rate[].shared", "`true` or `false`"),
+    (
+        "policy.limits.rate[].follow",
+        "a list of at most 8 rules such as [{failureRatio: 0.2, factor: 0.5}]",
+    ),
+    (
+        "policy.limits.rate[].follow[]",
+        "a mapping such as `{failureRatio: 0.2, factor: 0.5}`",
+    ),
+    (
+        "policy.limits.rate[].follow[].failureRatio",
+        "a number from 0 to 1",
+    ),
+    (
+        "policy.limits.rate[].follow[].responseTime",
+        "a duration from 1ms to 24h such as `500ms`",
+    ),
+    ("policy.limits.rate[].follow[].requests", "a whole number"),
+    (
+        "policy.limits.rate[].follow[].factor",
+        "a number from 0.01 to 1",
+    ),
+    (
+        "policy.fallback",
+        "a mapping such as `fallback: {body: \"{}\"}` or `fallback: {destination: NAME}`",
+    ),
+    (
+        "policy.fallback.destination",
+        "the `name` of another destination of the file",
+    ),
+    ("policy.fallback.status", "a status from 200 to 599"),
+    (
+        "policy.fallback.headers",
+        "a mapping such as `headers: {content-type: application/json}`",
+    ),
+    ("policy.fallback.body", "a text of at most 65536 bytes"),
+    (
+        "policy.critical",
+        "a list such as [\"path:/pay\", \"header:x-vip\"]",
+    ),
+    ("policy.critical[]", "`path:/PREFIX` or `header:NAME`"),
     ("pods", "a list of pods, each starting with `- name: NAME`"),
     ("pods[]", "a mapping with `name` and `netns`"),
     (
@@ -335,6 +494,62 @@ pub(super) const ACCEPTED: &[(&str, &str)] = &[
     (
         "pods[].proxy.external.cgroup",
         "the absolute path of the cgroup v2 directory the proxy runs in",
+    ),
+    (
+        "pods[].overload",
+        "a mapping such as `overload: {queue: {maxWait: 100ms}}`",
+    ),
+    ("pods[].overload.mode", "`enforce` or `observe`"),
+    ("pods[].overload.concurrency", "a whole number from 1 on"),
+    (
+        "pods[].overload.adaptive",
+        "a mapping such as `adaptive: {min: 4, max: 1000}`",
+    ),
+    ("pods[].overload.adaptive.min", "a whole number from 1 on"),
+    (
+        "pods[].overload.adaptive.max",
+        "a whole number from `min` on",
+    ),
+    (
+        "pods[].overload.queue",
+        "a mapping such as `queue: {maxWait: 100ms, minWait: 5ms}`",
+    ),
+    (
+        "pods[].overload.queue.maxWait",
+        "a duration from 1ms to 1h such as `100ms`",
+    ),
+    (
+        "pods[].overload.queue.minWait",
+        "a duration from 1ms to `maxWait` such as `5ms`",
+    ),
+    (
+        "pods[].overload.queue.lifo",
+        "`adaptive`, `never` or `always`",
+    ),
+    ("pods[].overload.queue.size", "a whole number up to 65536"),
+    (
+        "pods[].overload.admission",
+        "a mapping such as `admission: {waitTarget: 20ms}`",
+    ),
+    (
+        "pods[].overload.admission.waitTarget",
+        "a duration from 1ms to 1h such as `20ms`",
+    ),
+    (
+        "pods[].overload.admission.priorityHeader",
+        "the name of a header",
+    ),
+    (
+        "pods[].overload.admission.userHeader",
+        "the name of a header",
+    ),
+    (
+        "pods[].overload.critical",
+        "a list such as [\"path:/healthz\", \"header:x-vip\"]",
+    ),
+    (
+        "pods[].overload.critical[]",
+        "`path:/PREFIX` or `header:NAME`",
     ),
 ];
 

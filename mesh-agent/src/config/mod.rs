@@ -11,6 +11,7 @@ mod explain;
 mod field_path;
 mod finding;
 mod model;
+mod overload;
 mod policy;
 mod reload;
 #[cfg(test)]
@@ -31,9 +32,12 @@ pub use model::{
     Agent, Capture, Config, Defaults, Destination, Endpoint, InboundSteering, OnAgentDown, Pod,
     Protocol, Proxy, Tracing,
 };
+pub use overload::{AdmissionControl, LifoRule, Overload, WaitingQueue};
 pub use policy::{
-    Adaptive, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, Ejection, HealthCheck,
-    HealthCheckKind, Hedge, Policy, Retries, Timeouts,
+    Adaptive, AdaptiveRange, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, CallWindow,
+    Ejection, Fallback, FollowRule, HalfOpenSteps, HealthCheck, HealthCheckKind, Hedge, Limits,
+    MOST_FOLLOW_RULES, Mode, OpenSpans, Policy, Rate, RateAlgorithm, RateKey, Retries, SlowCall,
+    Throttling, Timeouts,
 };
 pub use reload::fields_needing_restart;
 pub use values::{AccessLogTarget, CgroupPath, MetricsAddress, Timespan};

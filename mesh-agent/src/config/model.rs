@@ -9,6 +9,7 @@ use mesh_common::MOST_CAPTURED_PORTS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::overload::Overload;
 use super::policy::Policy;
 use super::values::{AccessLogTarget, CgroupPath, MetricsAddress, Timespan, default_if_null};
 
@@ -50,6 +51,10 @@ pub struct Agent {
     pub zone: Option<String>,
     /// Where each request is told of, in a line of JSON: `off`, `stdout` or an absolute path.
     pub access_log: AccessLogTarget,
+    /// Redis server where agents count together what is `shared`: `redis://HOST:PORT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^redis://[^/]+"))]
+    pub redis: Option<String>,
     /// How requests take part in traces. Without it their headers are passed on as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
@@ -86,6 +91,7 @@ impl Default for Agent {
             zone: None,
             access_log: AccessLogTarget::Off,
             tracing: None,
+            redis: None,
             drain_timeout: Timespan::from_secs(5),
             udp_idle_timeout: Timespan::from_secs(60),
             max_connections: 262_144,
@@ -231,6 +237,9 @@ pub struct Pod {
     /// Who receives the captured traffic.
     #[serde(default)]
     pub proxy: Proxy,
+    /// What keeps its servers from being asked more than they can do. Without it, nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overload: Option<Overload>,
 }
 
 /// Which traffic of a pod is captured.

@@ -1,9 +1,19 @@
 //! What the agent does for the connections and requests to a destination.
 
+mod breaker;
+mod fallback;
+mod limits;
+
 use std::ops::RangeInclusive;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use breaker::{Breaker, CallWindow, Ejection, HalfOpenSteps, OpenSpans, SlowCall, Throttling};
+pub use fallback::Fallback;
+pub use limits::{
+    AdaptiveRange, FollowRule, Limits, MOST_FOLLOW_RULES, Rate, RateAlgorithm, RateKey,
+};
 
 use super::values::{Timespan, default_if_null};
 use crate::policy::{hedge::HedgeAfter, retry::RetryCondition};
@@ -13,6 +23,8 @@ use crate::policy::{hedge::HedgeAfter, retry::RetryCondition};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Policy {
+    /// Whether breaker and limits refuse requests, or only say which they would refuse.
+    pub mode: Mode,
     /// How long things may take.
     #[serde(deserialize_with = "default_if_null")]
     pub timeouts: Timeouts,
@@ -25,11 +37,31 @@ pub struct Policy {
     /// What keeps failing servers from being asked.
     #[serde(deserialize_with = "default_if_null")]
     pub breaker: Breaker,
+    /// How much may be asked of it.
+    #[serde(deserialize_with = "default_if_null")]
+    pub limits: Limits,
+    /// What is answered instead of a refusal or a failure. Without it, that itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+    /// Which requests are refused last: `path:/PREFIX` or `header:NAME`.
+    #[serde(deserialize_with = "default_if_null")]
+    pub critical: Vec<String>,
     /// How endpoints are asked how they are. Without it they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
     /// Whether CONNECT requests are passed on, for servers that are forward proxies (HTTP/1 only).
     pub allow_connect: bool,
+}
+
+/// Whether a part of a policy acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// What it refuses is refused.
+    #[default]
+    Enforce,
+    /// It decides, counts and logs, and lets the request through.
+    Observe,
 }
 
 /// How endpoints are asked how they are.
@@ -330,52 +362,4 @@ pub enum BalanceAlgorithm {
     PeakEwma,
     /// The same endpoint for the same key.
     ConsistentHash,
-}
-
-/// What keeps failing servers from being asked.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Breaker {
-    /// When single endpoints are taken out. Without it they are not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ejection: Option<Ejection>,
-}
-
-/// When single endpoints are taken out, and for how long.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Ejection {
-    /// After so many failures in a row: at least 1.
-    #[schemars(range(min = 1))]
-    pub consecutive: u32,
-    /// And when so many of its calls failed: a share from 0.01 to 1. Without it that does not matter.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.01, max = 1.0))]
-    pub failure_ratio: Option<f64>,
-    /// How many calls `failureRatio` needs: at least 1.
-    #[schemars(range(min = 1))]
-    pub minimum_calls: u32,
-    /// How far back calls count for `failureRatio`.
-    pub window: Timespan,
-    /// For how long the first time; longer each time again.
-    pub base: Timespan,
-    /// For how long at most.
-    pub max: Timespan,
-    /// Largest share of the endpoints that may be out at once: 0 to 1.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub at_most: f64,
-}
-
-impl Default for Ejection {
-    fn default() -> Self {
-        Self {
-            consecutive: 5,
-            failure_ratio: None,
-            minimum_calls: 20,
-            window: Timespan::from_secs(10),
-            base: Timespan::from_secs(30),
-            max: Timespan::from_secs(300),
-            at_most: 0.5,
-        }
-    }
 }

@@ -8,12 +8,13 @@ use ipnet::IpNet;
 use mesh_common::MOST_CAPTURED_PORTS;
 
 mod destinations;
+mod overload;
 mod policy;
 
 use super::accepted::accepted;
 use super::field_path::FieldPath;
 use super::finding::Finding;
-use super::model::{Agent, Capture, Config, Pod, Proxy};
+use super::model::{Agent, Capture, Config, Pod, Protocol, Proxy};
 use super::values::{AccessLogTarget, CgroupPath, MetricsAddress};
 use super::yaml::quoted;
 
@@ -33,13 +34,31 @@ pub(super) fn validate(config: &Config) -> Result<(), Finding> {
         }
     }
     destinations::validate(&config.destinations)?;
-    match &config.defaults {
-        Some(defaults) => {
-            let at = FieldPath::default().field("defaults").field("policy");
-            policy::validate(&at, &defaults.policy)
-        }
-        None => Ok(()),
+    let at_defaults = FieldPath::default().field("defaults").field("policy");
+    if let Some(defaults) = &config.defaults {
+        policy::validate(&at_defaults, &defaults.policy)?;
+        destinations::fallback(&at_defaults, "", &defaults.policy, &config.destinations)?;
     }
+    if config.agent.redis.is_none() {
+        let listed = config.destinations.iter().enumerate();
+        let listed =
+            listed.map(|(index, it)| (destinations::path(index).field("policy"), &it.policy));
+        let defaults = config
+            .defaults
+            .iter()
+            .map(|it| (at_defaults.clone(), &it.policy));
+        for (at, policy) in listed.chain(defaults) {
+            if let Some(index) = policy.limits.rate.iter().position(|rate| rate.shared) {
+                let at = at.field("limits").field("rate").index(index);
+                return Err(Finding::new(
+                    at.field("shared"),
+                    "needs a place where agents count together",
+                    "add `agent: {redis: \"redis://HOST:PORT\"}`, or remove it",
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn agent(agent: &Agent) -> Result<(), Finding> {
@@ -79,6 +98,17 @@ fn agent(agent: &Agent) -> Result<(), Finding> {
         if let (Some(otlp), None) = (&tracing.otlp, tracing.collector()) {
             let problem = format!("{} is not the URL of a collector", quoted(otlp));
             return Err(refused(at.field("otlp"), problem));
+        }
+    }
+    if let Some(redis) = &agent.redis {
+        let is_url = redis.strip_prefix("redis://").and_then(|rest| {
+            rest.trim_end_matches('/')
+                .parse::<http::uri::Authority>()
+                .ok()
+        });
+        if is_url.is_none() {
+            let problem = format!("{} is not the URL of a Redis server", quoted(redis));
+            return Err(refused(at.field("redis"), problem));
         }
     }
     if agent.drain_timeout > Agent::MAX_DRAIN_TIMEOUT {
@@ -122,6 +152,9 @@ fn one_pod(at: &FieldPath, pod: &Pod) -> Result<(), Finding> {
         }
     }
     captured_ports(&at.field("capture"), pod)?;
+    if let Some(overload) = &pod.overload {
+        overload::validate(&at.field("overload"), overload)?;
+    }
     if let Proxy::External { port, cgroup } = &pod.proxy {
         let external = at.field("proxy").field("external");
         if *port == 0 {
@@ -183,6 +216,15 @@ pub(super) fn warnings(config: &Config) -> Vec<Finding> {
                 "remove it, or capture inbound connections",
             ));
         }
+        if pod.overload.is_some()
+            && (!pod.capture.inbound || pod.capture.inbound_protocol == Protocol::Tcp)
+        {
+            warnings.push(Finding::new(
+                at.field("overload"),
+                "has no effect on what the agent does not look into",
+                "set `capture: {inbound: true, inboundProtocol: auto}`",
+            ));
+        }
         if !pod.capture.udp_ports.is_empty() && pod.proxy != Proxy::Agent {
             warnings.push(Finding::new(
                 capture.field("udpPorts"),
@@ -237,6 +279,18 @@ fn used_twice(at: FieldPath, value: &str, other: FieldPath, remedy: impl Into<St
         other: Some(other),
         ..Finding::new(at, problem, remedy)
     }
+}
+
+/// A number or a span between these.
+fn within<T: PartialOrd + std::fmt::Display + Copy>(
+    at: FieldPath,
+    value: T,
+    range: impl std::ops::RangeBounds<T>,
+) -> Result<(), Finding> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(refused(at, format!("`{value}` is out of range")))
 }
 
 fn absolute(field: FieldPath, path: &Path) -> Result<(), Finding> {

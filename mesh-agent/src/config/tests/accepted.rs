@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::super::accepted::{ACCEPTED, one_of_many};
 use super::super::{
-    AccessLogTarget, Adaptive, Agent, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget,
-    Capture, CgroupPath, Config, Defaults, Destination, Ejection, Endpoint, HealthCheck,
-    HealthCheckKind, Hedge, InboundSteering, MetricsAddress, OnAgentDown, Pod, Policy, Protocol,
-    Proxy, Retries, Timeouts, Timespan, Tracing, fields_needing_restart, parse, schema,
+    AccessLogTarget, Adaptive, Agent, BackoffSpans, Balance, BalanceAlgorithm, Budget, Capture,
+    CgroupPath, Config, Defaults, Destination, Endpoint, HealthCheck, HealthCheckKind, Hedge,
+    InboundSteering, MetricsAddress, Mode, OnAgentDown, Pod, Policy, Protocol, Proxy, Retries,
+    Timeouts, Timespan, Tracing, fields_needing_restart, parse, schema,
 };
-use super::pod_with;
+use super::{pod_with, protection};
 
 fn config(text: &str) -> Config {
     let loaded = parse(text, "mesh.yaml").unwrap();
@@ -65,6 +65,7 @@ fn a_pod_needs_only_a_name_and_a_netns() {
         exclude_cidrs: Vec::new(),
         on_agent_down: OnAgentDown::Open,
         proxy: Proxy::Agent,
+        overload: None,
     };
     let bare = "pods: [{name: client, netns: /run/netns/client}]";
     assert_eq!(config(bare).pods, std::slice::from_ref(&expected));
@@ -84,6 +85,7 @@ agent:
   tracing: {sample: 0.5, otlp: 'http://collector:4318/v1/traces'}
   zone: a
   maxConnections: 1024
+  redis: redis://cache:6379
 pods:
   - name: client
     netns: /run/netns/client
@@ -101,6 +103,13 @@ pods:
     excludeCidrs: [169.254.0.0/16, 'fd00::/8', 169.254.0.0/16]
     onAgentDown: closed
     proxy: {external: {port: 15001, cgroup: /sys/fs/cgroup/proxy}}
+    overload:
+      mode: observe
+      concurrency: 7
+      adaptive: {min: 2, max: 9}
+      queue: {maxWait: 90ms, minWait: 4ms, lifo: always, size: 11}
+      admission: {waitTarget: 8ms, priorityHeader: x-rank, userHeader: x-who}
+      critical: ['path:/pay']
 destinations:
   - name: reviews
     hosts: [reviews.demo, '*.Reviews.demo', a_b.c]
@@ -125,7 +134,38 @@ destinations:
         hedge: {after: p99.9, max: 2}
         bufferBytes: 1024
       balance: {algorithm: consistent-hash, key: 'header:x-user', slowStart: 3s}
+      mode: observe
+      critical: ['header:x-vip']
+      fallback: {status: 203, headers: {x-kind: old}, body: sorry}
+      limits:
+        mode: enforce
+        connections: 5
+        pending: 6
+        requests: 7
+        adaptive: {min: 3, max: 8}
+        rate:
+          - algorithm: leaky-bucket
+            limit: 10
+            per: 2s
+            burst: 4
+            by: 'header:X-Tenant'
+            shared: true
+            follow:
+              - {failureRatio: 0.5, factor: 0.1}
+              - {responseTime: 2s, factor: 0.2}
+              - {requests: 30, factor: 0.3}
       breaker:
+        mode: enforce
+        consecutive: 6
+        failureRatio: 0.6
+        slowCall: {threshold: 3s, ratio: 0.7}
+        window: 200
+        minimumCalls: 30
+        sustained: 4s
+        openFor: {base: 2s, max: 20s}
+        halfOpen: {steps: [0.2, 1.0], calls: 8, timeout: 700ms}
+        failures: ['500', grpc-internal]
+        throttle: {mode: observe, k: 1.5, window: 1m}
         ejection:
           consecutive: 3
           failureRatio: 0.4
@@ -156,6 +196,7 @@ fn every_field_is_read() {
                 otlp: Some("http://collector:4318/v1/traces".to_owned()),
             }),
             max_connections: 1024,
+            redis: Some("redis://cache:6379".to_owned()),
         },
         pods: vec![Pod {
             name: "client".to_owned(),
@@ -179,6 +220,7 @@ fn every_field_is_read() {
                 port: 15001,
                 cgroup: "/sys/fs/cgroup/proxy".into(),
             },
+            overload: Some(protection::every_field_of_overload()),
         }],
         destinations: vec![every_field_of_a_destination()],
         defaults: Some(Defaults {
@@ -255,17 +297,11 @@ fn every_part_of_a_policy() -> Policy {
             key: Some("header:x-user".to_owned()),
             slow_start: Some(Timespan::from_secs(3)),
         },
-        breaker: Breaker {
-            ejection: Some(Ejection {
-                consecutive: 3,
-                failure_ratio: Some(0.4),
-                minimum_calls: 9,
-                window: Timespan::from_secs(5),
-                base: Timespan::from_secs(1),
-                max: Timespan::from_secs(60),
-                at_most: 0.3,
-            }),
-        },
+        mode: Mode::Observe,
+        breaker: protection::every_field_of_a_breaker(),
+        limits: protection::every_field_of_limits(),
+        fallback: Some(protection::every_field_of_a_fallback()),
+        critical: vec!["header:x-vip".to_owned()],
         health_check: Some(HealthCheck {
             kind: HealthCheckKind::Grpc,
             path: "/up".to_owned(),

@@ -7,6 +7,7 @@ mod accepted;
 mod documentation;
 mod files;
 mod properties;
+mod protection;
 mod refused;
 mod yaml;
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::super::{
     AccessLogTarget, Agent, Capture, CgroupPath, Config, InboundSteering, MetricsAddress,
-    OnAgentDown, Pod, Protocol, Proxy, Timespan, Tracing, parse,
+    OnAgentDown, Overload, Pod, Protocol, Proxy, Timespan, Tracing, parse,
 };
 
 fn path(longest: usize) -> impl Strategy<Value = PathBuf> {
@@ -60,6 +60,8 @@ fn agent() -> impl Strategy<Value = Agent> {
                     sample: 0.25,
                     otlp: None,
                 }),
+                redis: (drain_nanos % 5 == 0)
+                    .then(|| format!("redis://h:{}", drain_nanos % 60_000)),
                 zone: (drain_nanos % 2 == 0).then(|| drain_nanos.to_string()),
             },
         )
@@ -117,6 +119,7 @@ fn pod() -> impl Strategy<Value = Pod> {
                     exclude_cidrs,
                     on_agent_down,
                     proxy,
+                    overload: inbound.then(Overload::default),
                 }
             },
         )

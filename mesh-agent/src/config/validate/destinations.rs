@@ -6,6 +6,7 @@ use super::{is_dns_label, policy, refused, used_twice};
 use crate::config::field_path::FieldPath;
 use crate::config::finding::Finding;
 use crate::config::model::{Config, Destination, Endpoint};
+use crate::config::policy::Policy;
 use crate::config::yaml::quoted;
 
 /// The first rule that they break.
@@ -39,7 +40,38 @@ pub(super) fn validate(destinations: &[Destination]) -> Result<(), Finding> {
             }
         }
     }
+    for (index, destination) in destinations.iter().enumerate() {
+        let at = path(index).field("policy");
+        fallback(&at, &destination.name, &destination.policy, destinations)?;
+    }
     Ok(())
+}
+
+/// The destination that the policy at `at`, that of the destination `own`, falls back on.
+pub(super) fn fallback(
+    at: &FieldPath,
+    own: &str,
+    policy: &Policy,
+    destinations: &[Destination],
+) -> Result<(), Finding> {
+    let fallback = policy.fallback.as_ref();
+    let Some(name) = fallback.and_then(|it| it.destination.as_deref()) else {
+        return Ok(());
+    };
+    let mut others = destinations.iter().filter(|it| it.name != own);
+    let at = at.field("fallback").field("destination");
+    match others.find(|it| it.name == name) {
+        Some(other) if !other.endpoints.is_empty() => Ok(()),
+        Some(_) => Err(Finding::new(
+            at,
+            format!("{} has no `endpoints` that could be asked", quoted(name)),
+            "give it some",
+        )),
+        None => {
+            let problem = format!("{} is no other destination of the file", quoted(name));
+            Err(refused(at, problem))
+        }
+    }
 }
 
 fn endpoints(at: &FieldPath, destination: &Destination) -> Result<(), Finding> {
@@ -91,7 +123,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Finding> {
     warnings
 }
 
-fn path(index: usize) -> FieldPath {
+pub(super) fn path(index: usize) -> FieldPath {
     FieldPath::default().field("destinations").index(index)
 }
 

@@ -1,14 +1,18 @@
 //! What the types cannot say of policies.
 
+mod breaker;
+pub(super) mod limits;
+
 use super::refused;
 use crate::config::field_path::FieldPath;
 use crate::config::finding::Finding;
 use crate::config::policy::{
-    Adaptive, Balance, BalanceAlgorithm, HealthCheck, Hedge, Policy, Retries, Timeouts,
+    Adaptive, Balance, BalanceAlgorithm, Fallback, HealthCheck, Hedge, Policy, Retries, Timeouts,
 };
 use crate::config::values::Timespan;
 use crate::config::yaml::quoted;
 use crate::policy::balance::HashKey;
+use crate::policy::critical::Critical;
 use crate::policy::retry::RetryCondition;
 
 /// The first rule that the policy at `at` breaks.
@@ -18,26 +22,12 @@ pub(super) fn validate(at: &FieldPath, policy: &Policy) -> Result<(), Finding> {
         self::retries(&at.field("retries"), retries)?;
     }
     balance(&at.field("balance"), &policy.balance)?;
-    if let Some(ejection) = &policy.breaker.ejection {
-        let at = at.field("breaker").field("ejection");
-        if ejection.consecutive == 0 {
-            return Err(refused(at.field("consecutive"), "`0` is out of range"));
-        }
-        if let Some(ratio) = ejection.failure_ratio
-            && !(0.01..=1.0).contains(&ratio)
-        {
-            let problem = format!("`{ratio}` is out of range");
-            return Err(refused(at.field("failureRatio"), problem));
-        }
-        if ejection.minimum_calls == 0 {
-            return Err(refused(at.field("minimumCalls"), "`0` is out of range"));
-        }
-        in_range(at.field("window"), ejection.window)?;
-        in_range(at.field("base"), ejection.base)?;
-        in_range(at.field("max"), ejection.max)?;
-        not_less(at.field("max"), ejection.max, "base", ejection.base)?;
-        share(at.field("atMost"), ejection.at_most)?;
+    breaker::validate(&at.field("breaker"), &policy.breaker)?;
+    limits::validate(&at.field("limits"), &policy.limits)?;
+    if let Some(fallback) = &policy.fallback {
+        self::fallback(&at.field("fallback"), fallback)?;
     }
+    critical(&at.field("critical"), &policy.critical)?;
     if let Some(check) = &policy.health_check {
         health_check(&at.field("healthCheck"), check)?;
     }
@@ -132,6 +122,47 @@ fn retries(at: &FieldPath, retries: &Retries) -> Result<(), Finding> {
     Ok(())
 }
 
+fn fallback(at: &FieldPath, fallback: &Fallback) -> Result<(), Finding> {
+    if fallback.destination.is_some() {
+        let is_alone =
+            fallback.status.is_none() && fallback.headers.is_empty() && fallback.body.is_empty();
+        if !is_alone {
+            return Err(Finding::new(
+                at.clone(),
+                "has both a `destination` and an answer",
+                "keep one of them",
+            ));
+        }
+        return Ok(());
+    }
+    if let Some(status) = fallback.status
+        && !Fallback::STATUS.contains(&status)
+    {
+        let problem = format!("`{status}` is out of range");
+        return Err(refused(at.field("status"), problem));
+    }
+    for (name, value) in &fallback.headers {
+        let is_header = is_header_name(name) && http::HeaderValue::try_from(value.as_str()).is_ok();
+        if !is_header {
+            let problem = format!("{} is not a header", quoted(name));
+            return Err(refused(at.field("headers"), problem));
+        }
+    }
+    if fallback.body.len() > Fallback::MAX_BODY {
+        return Err(refused(at.field("body"), "is too long"));
+    }
+    Ok(())
+}
+
+/// Requests that are refused last.
+pub(super) fn critical(at: &FieldPath, critical: &[String]) -> Result<(), Finding> {
+    let wrong = critical.iter().position(|it| Critical::parse(it).is_none());
+    wrong.map_or(Ok(()), |index| {
+        let problem = format!("{} is neither", quoted(&critical[index]));
+        Err(refused(at.index(index), problem))
+    })
+}
+
 fn balance(at: &FieldPath, balance: &Balance) -> Result<(), Finding> {
     if let Some(slow_start) = balance.slow_start {
         in_range(at.field("slowStart"), slow_start)?;
@@ -159,14 +190,19 @@ fn balance(at: &FieldPath, balance: &Balance) -> Result<(), Finding> {
     }
 }
 
-fn in_range(at: FieldPath, span: Timespan) -> Result<(), Finding> {
+pub(super) fn in_range(at: FieldPath, span: Timespan) -> Result<(), Finding> {
     if Timeouts::RANGE.contains(&span) {
         return Ok(());
     }
     Err(refused(at, format!("`{span}` is out of range")))
 }
 
-fn not_less(at: FieldPath, span: Timespan, name: &str, than: Timespan) -> Result<(), Finding> {
+pub(super) fn not_less(
+    at: FieldPath,
+    span: Timespan,
+    name: &str,
+    than: Timespan,
+) -> Result<(), Finding> {
     if span >= than {
         return Ok(());
     }
@@ -176,13 +212,13 @@ fn not_less(at: FieldPath, span: Timespan, name: &str, than: Timespan) -> Result
     ))
 }
 
-fn share(at: FieldPath, share: f64) -> Result<(), Finding> {
+pub(super) fn share(at: FieldPath, share: f64) -> Result<(), Finding> {
     if (0.0..=1.0).contains(&share) {
         return Ok(());
     }
     Err(refused(at, format!("`{share}` is out of range")))
 }
 
-fn is_header_name(name: &str) -> bool {
+pub(super) fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(crate::policy::detection::is_token)
 }
