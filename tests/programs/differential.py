@@ -318,7 +318,8 @@ def is_refused(request, direct, proxied, reasons):
 
 def is_after(request, direct, proxied, reasons):
     """What follows a request that is whole is looked at when that one is answered; the server does at once."""
-    return any(fault.startswith("more") for fault in request.faults) and proxied[:1] == [[200, *proxied[0][1:]]] and direct[0][0] == 400
+    answered = [side[0][0] if side else None for side in (direct, proxied)]
+    return any(fault.startswith("more") for fault in request.faults) and answered == [400, 200]
 
 
 def is_undeclared(request, direct, proxied, reasons):

@@ -215,6 +215,34 @@ fn traffic(
 /// One of the counts of a destination.
 type Count = fn(&Destination) -> u64;
 
+/// What is counted of each destination, with its help.
+const BY_NAME: [(&str, &str, Count); 6] = [
+    ("retries", "Further tries", |it| it.retries),
+    (
+        "hedges",
+        "Further tries that did not wait for another to fail",
+        |it| it.hedges,
+    ),
+    (
+        "hedges_won",
+        "Hedges that were answered before the try before them",
+        |it| it.hedges_won,
+    ),
+    (
+        "retries_over_budget",
+        "Further tries that the budget did not allow",
+        |it| it.retries_over_budget,
+    ),
+    (
+        "degraded",
+        "Answers that stood for a refusal or a failure",
+        |it| it.degraded,
+    ),
+    ("breaker_trips", "Times that the breaker opened", |it| {
+        it.breaker.as_ref().map_or(0, |it| u64::from(it.trips))
+    }),
+];
+
 /// What became of requests, by destination and server.
 fn destinations(
     encoder: &mut DescriptorEncoder<'_>,
@@ -250,29 +278,27 @@ fn destinations(
         "Answers that the agent made itself, by reason",
         by_reason,
     )?;
-    let by_name: [(&str, &str, Count); 4] = [
-        ("retries", "Further tries", |it| it.retries),
-        (
-            "hedges",
-            "Further tries that did not wait for another to fail",
-            |it| it.hedges,
-        ),
-        (
-            "hedges_won",
-            "Hedges that were answered before the try before them",
-            |it| it.hedges_won,
-        ),
-        (
-            "retries_over_budget",
-            "Further tries that the budget did not allow",
-            |it| it.retries_over_budget,
-        ),
-    ];
-    for (name, help, count) in by_name {
+    let by_reason = destinations.iter().flat_map(|destination| {
+        let refused = destination.would_refuse.iter();
+        refused.map(|(reason, count)| {
+            (
+                [("destination", &*destination.name), ("reason", reason)],
+                *count,
+            )
+        })
+    });
+    family(
+        encoder,
+        "would_refuse",
+        "Requests that would have been refused, but for mode: observe",
+        by_reason,
+    )?;
+    for (name, help, count) in BY_NAME {
         let series = destinations.iter();
         let series = series.map(|it| ([("destination", &*it.name)], count(it)));
         family(encoder, name, help, series)?;
     }
+    breaker_states(encoder, destinations)?;
     let endpoints: Vec<(&str, String, u64, u64)> = destinations
         .iter()
         .flat_map(|destination| {
@@ -298,6 +324,32 @@ fn destinations(
         "Tries that failed, by server",
         failed,
     )
+}
+
+/// One gauge, so that a query needs no list of states: 0 closed, 1 half open, 2 open.
+fn breaker_states(
+    encoder: &mut DescriptorEncoder<'_>,
+    destinations: &[Destination],
+) -> Result<(), fmt::Error> {
+    let mut descriptor = encoder.encode_descriptor(
+        "breaker_state",
+        "0: closed, 1: half open, 2: open",
+        None,
+        MetricType::Gauge,
+    )?;
+    for destination in destinations {
+        let Some(breaker) = &destination.breaker else {
+            continue;
+        };
+        let state: i64 = match breaker.state.as_str() {
+            "closed" => 0,
+            "half-open" => 1,
+            _ => 2,
+        };
+        let labels = [("destination", &*destination.name)];
+        ConstGauge::new(state).encode(descriptor.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 fn endpoint_labels<'a>(destination: &'a str, address: &'a str) -> [(&'a str, &'a str); 2] {

@@ -111,6 +111,22 @@ pub struct Pod {
     pub dns: Option<DnsStatus>,
     /// What became of its other datagrams, if any are captured.
     pub datagrams: Option<DatagramStatus>,
+    /// What its servers work on, where that is limited.
+    pub overload: Option<Overload>,
+}
+
+/// What the servers of a pod work on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overload {
+    /// Requests that are worked on.
+    pub active: u32,
+    /// How many may be.
+    pub most: u32,
+    /// Requests that wait.
+    pub waiting: u32,
+    /// Up to which priority requests are let in, if not all are.
+    pub admits_up_to: Option<String>,
 }
 
 /// Element of the answer to `/connections`.
@@ -163,8 +179,91 @@ pub struct Destination {
     pub retries_over_budget: u64,
     /// Answers that the agent made itself, by reason.
     pub own_answers: BTreeMap<String, u64>,
+    /// Requests that it would have refused, but for `mode: observe`, by reason.
+    pub would_refuse: BTreeMap<String, u64>,
+    /// Answers that stood for a refusal or a failure.
+    pub degraded: u64,
+    /// Its breaker, if it has one.
+    pub breaker: Option<Breaker>,
+    /// The share of the requests that is refused because others failed, if that is configured.
+    pub throttled: Option<f64>,
+    /// Its limits, as far as there are any.
+    pub limits: Limits,
+    /// What was seen of it since it is known.
+    pub seen: Seen,
     /// Its servers.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// The breaker of a destination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Breaker {
+    /// `closed`, `open` or `half-open`.
+    pub state: String,
+    /// Whether it only observes.
+    pub observes: bool,
+    /// Calls that count now.
+    pub calls: u32,
+    /// Of those, that failed.
+    pub failed: u32,
+    /// Of those, that were slow.
+    pub slow: u32,
+    /// Failures in a row.
+    pub consecutive: u32,
+    /// Why it opened last.
+    pub why: Option<String>,
+    /// When that was.
+    pub opened_seconds_ago: Option<f64>,
+    /// How often it opened.
+    pub trips: u32,
+    /// When it lets a request through again, to see.
+    pub probe_in_seconds: Option<f64>,
+}
+
+/// What was seen of a destination.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seen {
+    /// For how long.
+    pub seconds: f64,
+    /// Requests that were under way at once, at most.
+    pub most_active: u32,
+    /// What so many of the answers took until they began, in seconds; `None` without any.
+    pub times: Option<Times>,
+}
+
+/// What answers took until they began, in seconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Times {
+    /// Half of them, at most.
+    pub p50: f64,
+    /// 99%.
+    pub p99: f64,
+    /// 99.9%.
+    pub p999: f64,
+}
+
+/// What is in use of the limits of a destination.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Requests under way at most; what an adaptive limit is now.
+    pub requests: Option<u32>,
+    /// Connections in use.
+    pub connections: Option<InUse>,
+}
+
+/// What is in use of a limit.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InUse {
+    /// Now.
+    pub used: u32,
+    /// At most.
+    pub most: u32,
+    /// Requests that wait for one.
+    pub waiting: u32,
 }
 
 impl Destination {
@@ -175,9 +274,17 @@ impl Destination {
         self.hedges += other.hedges;
         self.hedges_won += other.hedges_won;
         self.retries_over_budget += other.retries_over_budget;
+        self.degraded += other.degraded;
+        // Each address has its own: the one that is worst off is what there is to see.
+        let trouble =
+            |breaker: &Option<Breaker>| breaker.as_ref().map(|it| (it.state != "closed", it.trips));
+        if trouble(&other.breaker) > trouble(&self.breaker) {
+            self.breaker = other.breaker;
+        }
         for (mine, others) in [
             (&mut self.answered, other.answered),
             (&mut self.own_answers, other.own_answers),
+            (&mut self.would_refuse, other.would_refuse),
         ] {
             for (key, count) in others {
                 *mine.entry(key).or_default() += count;

@@ -15,13 +15,14 @@ use std::{
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::model::{
-    Connection, ConnectionCounts, CounterHelp, DescriptorCounts, Destination, Endpoint, Pod,
-    PodCounts, Status,
+    Breaker, Connection, ConnectionCounts, CounterHelp, DescriptorCounts, Destination, Endpoint,
+    InUse, Limits, Overload, Pod, PodCounts, Seen, Status, Times,
 };
 use crate::{
-    config::{OnAgentDown, Proxy},
+    config::{Mode, OnAgentDown, Proxy},
     kernel::Maps,
     pods::{PodReport, PodSet, PodState},
+    policy::breaker::{State, View},
     proxy::{self, Reason},
 };
 
@@ -172,7 +173,13 @@ fn destination(destination: &proxy::Destination, now: Instant) -> Destination {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let counters = &destination.counters;
     let answered = counters.answered.iter().zip(1..);
-    let own_answers = Reason::ALL.iter().zip(&counters.own_answers);
+    let by_reason = |counters: &[AtomicU64]| {
+        let counted = Reason::ALL.iter().zip(counters);
+        let counted = counted.map(|(reason, count)| (reason.code().to_owned(), read(count)));
+        counted.filter(|(_, count)| *count > 0).collect()
+    };
+    let protection = &destination.protection;
+    let policy = destination.policy.protection.as_deref();
     Destination {
         name: destination.name.to_string(),
         protocol: destination.protocol,
@@ -184,10 +191,19 @@ fn destination(destination: &proxy::Destination, now: Instant) -> Destination {
         hedges: read(&counters.hedges),
         hedges_won: read(&counters.hedges_won),
         retries_over_budget: read(&counters.over_budget),
-        own_answers: own_answers
-            .map(|(reason, count)| (reason.code().to_owned(), read(count)))
-            .filter(|(_, count)| *count > 0)
-            .collect(),
+        own_answers: by_reason(&counters.own_answers),
+        would_refuse: by_reason(&counters.would_refuse),
+        degraded: read(&counters.degraded),
+        breaker: policy.and_then(|policy| {
+            let view = protection.breaker(policy, now)?;
+            let observes = policy.breaker.as_ref()?.mode == Mode::Observe;
+            Some(breaker(&view, observes, now))
+        }),
+        throttled: policy.and_then(|policy| protection.throttled(policy, now)),
+        limits: policy
+            .map(|policy| limits(protection, policy))
+            .unwrap_or_default(),
+        seen: seen(destination, now),
         endpoints: destination
             .endpoints
             .iter()
@@ -203,6 +219,59 @@ fn destination(destination: &proxy::Destination, now: Instant) -> Destination {
                 }
             })
             .collect(),
+    }
+}
+
+fn seen(destination: &proxy::Destination, now: Instant) -> Seen {
+    let counters = &destination.counters;
+    let quantile = |share| Some(counters.times.quantile(share)?.as_secs_f64());
+    let times = || {
+        Some(Times {
+            p50: quantile(0.5)?,
+            p99: quantile(0.99)?,
+            p999: quantile(0.999)?,
+        })
+    };
+    Seen {
+        seconds: now
+            .saturating_duration_since(counters.since.0)
+            .as_secs_f64(),
+        most_active: counters.most_active.load(Ordering::Relaxed),
+        times: times(),
+    }
+}
+
+fn breaker(view: &View, observes: bool, now: Instant) -> Breaker {
+    Breaker {
+        state: match view.state {
+            State::Closed => "closed",
+            State::Open { .. } => "open",
+            State::HalfOpen { .. } => "half-open",
+        }
+        .to_owned(),
+        observes,
+        calls: view.calls,
+        failed: view.failed,
+        slow: view.slow,
+        consecutive: view.consecutive,
+        why: view.why.map(|why| why.to_string()),
+        opened_seconds_ago: view
+            .opened_at
+            .map(|at| now.saturating_duration_since(at).as_secs_f64()),
+        trips: view.trips,
+        probe_in_seconds: view.probe_in.map(|left| left.as_secs_f64()),
+    }
+}
+
+fn limits(protection: &proxy::Protection, policy: &proxy::ProtectionPolicy) -> Limits {
+    let (used, waiting) = protection.connections.counts();
+    Limits {
+        requests: protection.most(policy),
+        connections: policy.connections.map(|limit| InUse {
+            used,
+            most: limit.most,
+            waiting,
+        }),
     }
 }
 
@@ -227,6 +296,12 @@ fn pod(report: PodReport) -> Pod {
         servers: report.servers,
         dns: report.dns,
         datagrams: report.datagrams,
+        overload: report.overload.map(|status| Overload {
+            active: status.active,
+            most: status.most,
+            waiting: status.waiting,
+            admits_up_to: status.level.map(|level| level.to_string()),
+        }),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     },
     one_line::one_line,
     pods::{self, PodError, PodSet},
+    proxy::SharedRates,
     telemetry::Telemetry,
 };
 use event_log::log_events;
@@ -92,7 +93,9 @@ impl Agent {
         let mut loaded = Loaded::load(&config.agent.pin_path, config.agent.max_connections)?;
         let maps = Arc::new(loaded.maps()?);
         let telemetry = Arc::new(Telemetry::start(&config.agent)?);
-        let pods = Arc::new(PodSet::new(Arc::clone(&maps), &config.agent, telemetry));
+        let shared_rates = shared_rates(&config.agent)?;
+        let pods = PodSet::new(Arc::clone(&maps), &config.agent, telemetry, shared_rates);
+        let pods = Arc::new(pods);
         let earlier = Earlier::of(&maps, loaded.takes_over);
         pods.start_exclusions_at(earlier.next_exclusions_id);
 
@@ -231,6 +234,16 @@ impl Agent {
         tracing::info!("stopped: nothing is captured any more");
         Ok(())
     }
+}
+
+/// Where agents count together, if the configuration says so. It need not be there yet.
+fn shared_rates(agent: &config::Agent) -> anyhow::Result<Option<Arc<SharedRates>>> {
+    let Some(url) = &agent.redis else {
+        return Ok(None);
+    };
+    let shared = SharedRates::new(url);
+    let shared = shared.with_context(|| format!("agent.redis: `{url}` cannot be used"))?;
+    Ok(Some(Arc::new(shared)))
 }
 
 /// What an earlier run left in the maps that are taken over.

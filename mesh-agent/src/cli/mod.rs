@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod advise;
 mod check;
 mod connections;
 mod destinations;
@@ -43,6 +44,8 @@ enum Verb {
     Pods(Reading),
     /// The destinations of the running agent, their servers and what became of requests.
     Destinations(Reading),
+    /// Timeouts, breaker and limits for a destination, by what was seen of it: ready to paste.
+    Advise(advise::Advise),
     /// The open connections of the running agent.
     Connections(Reading),
 }
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Verb::Status(reading) => status::run(&reading),
         Verb::Pods(reading) => pods::run(&reading),
         Verb::Destinations(reading) => destinations::run(&reading),
+        Verb::Advise(verb) => verb.run(),
         Verb::Connections(reading) => connections::run(&reading),
     };
     match result {

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{NetnsIdentity, enrolment::Enrolment, kernel_pod::captures_inbound};
 use crate::{
     config::Pod,
-    proxy::{ConnectionStatus, DatagramStatus, Destination, DnsStatus, PodProxy, TrafficList},
+    proxy::{
+        ConnectionStatus, DatagramStatus, Destination, DnsStatus, OverloadStatus, PodProxy,
+        TrafficList,
+    },
 };
 
 /// State of a pod, for people.
@@ -45,6 +48,8 @@ pub struct PodReport {
     pub dns: Option<DnsStatus>,
     /// What became of its other datagrams, if any are captured.
     pub datagrams: Option<DatagramStatus>,
+    /// What its servers work on, where that is limited.
+    pub overload: Option<OverloadStatus>,
 }
 
 /// A pod of the configuration, as it was found on the last look.
@@ -90,6 +95,11 @@ impl Member {
                 .as_ref()
                 .filter(|_| !self.pod.capture.udp_ports.is_empty())
                 .map(|known| known.proxy.datagrams.status()),
+            overload: self
+                .known
+                .as_ref()
+                .and_then(|known| known.proxy.servers.overload())
+                .map(|overload| overload.status()),
             servers: self
                 .known
                 .as_ref()

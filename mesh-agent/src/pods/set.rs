@@ -25,7 +25,7 @@ use crate::{
     kernel::Maps,
     proxy::{
         ConnectionStatus, Connections, Destination, Destinations, DetectionCounters, HealthChecks,
-        Hosts, Shared,
+        Hosts, Shared, SharedRates,
     },
     telemetry::Telemetry,
 };
@@ -53,7 +53,12 @@ pub struct PodSet {
 
 impl PodSet {
     /// An empty set.
-    pub fn new(maps: Arc<Maps>, agent: &Agent, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(
+        maps: Arc<Maps>,
+        agent: &Agent,
+        telemetry: Arc<Telemetry>,
+        shared_rates: Option<Arc<SharedRates>>,
+    ) -> Self {
         Self {
             maps,
             pin_path: agent.pin_path.clone(),
@@ -62,6 +67,7 @@ impl PodSet {
             next_exclusions_id: AtomicU32::new(1),
             shared: Shared {
                 telemetry,
+                shared_rates,
                 ..Shared::default()
             },
             enrolled: Mutex::default(),

@@ -80,6 +80,31 @@ impl RetryCondition {
             .contains(&status)
             .then_some(Self::Status(status))
     }
+
+    /// Whether this is what became of a try.
+    pub fn is_met_by(&self, outcome: TryOutcome<'_>) -> bool {
+        match outcome {
+            TryOutcome::ConnectFailure => matches!(self, Self::ConnectFailure | Self::Any5xx),
+            TryOutcome::RefusedStream => matches!(self, Self::RefusedStream | Self::Any5xx),
+            TryOutcome::Reset => matches!(self, Self::Reset | Self::Any5xx),
+            TryOutcome::PerTryTimeout => matches!(self, Self::PerTryTimeout | Self::Any5xx),
+            TryOutcome::Answer {
+                status,
+                grpc_status,
+                headers,
+            } => match self {
+                Self::Any5xx => (500..=599).contains(&status),
+                Self::GatewayError => (502..=504).contains(&status),
+                Self::Retriable4xx => status == 409,
+                Self::Status(wanted) => *wanted == status,
+                Self::Header(name) => headers.has_header(name),
+                Self::Grpc(wanted) => grpc_status == Some(*wanted),
+                Self::ConnectFailure | Self::RefusedStream | Self::Reset | Self::PerTryTimeout => {
+                    false
+                }
+            },
+        }
+    }
 }
 
 /// What became of a try.
@@ -194,7 +219,10 @@ impl RetryPolicy {
         left: Option<Duration>,
         random: f64,
     ) -> Result<Duration, NoRetry> {
-        let condition = self.on.iter().find(|condition| has(condition, outcome));
+        let condition = self
+            .on
+            .iter()
+            .find(|condition| condition.is_met_by(outcome));
         let condition = condition.ok_or(NoRetry::NotListed)?;
         let is_untouched = matches!(
             outcome,
@@ -233,29 +261,6 @@ impl RetryPolicy {
         self.on
             .iter()
             .any(|condition| matches!(condition, RetryCondition::Grpc(_)))
-    }
-}
-
-fn has(condition: &RetryCondition, outcome: TryOutcome<'_>) -> bool {
-    use RetryCondition as On;
-    match outcome {
-        TryOutcome::ConnectFailure => matches!(condition, On::ConnectFailure | On::Any5xx),
-        TryOutcome::RefusedStream => matches!(condition, On::RefusedStream | On::Any5xx),
-        TryOutcome::Reset => matches!(condition, On::Reset | On::Any5xx),
-        TryOutcome::PerTryTimeout => matches!(condition, On::PerTryTimeout | On::Any5xx),
-        TryOutcome::Answer {
-            status,
-            grpc_status,
-            headers,
-        } => match condition {
-            On::Any5xx => (500..=599).contains(&status),
-            On::GatewayError => (502..=504).contains(&status),
-            On::Retriable4xx => status == 409,
-            On::Status(wanted) => *wanted == status,
-            On::Header(name) => headers.has_header(name),
-            On::Grpc(wanted) => grpc_status == Some(*wanted),
-            On::ConnectFailure | On::RefusedStream | On::Reset | On::PerTryTimeout => false,
-        },
     }
 }
 

@@ -18,10 +18,11 @@ use tokio::{
 use super::{
     PodProxy,
     connection::{Moved, join, log_failure},
-    destinations::{Destination, Endpoint, Target},
+    destinations::{Destination, Endpoint, RequestCounters, Target},
     detect::{Detected, detect, is_waiting_for_http2},
     given_up::given_up,
     http,
+    protection::{Admitted, Asking, Protection, Refusal, Slot, connection_slot, take_shared},
     upstream::{self, SeenAs},
 };
 use crate::{
@@ -146,7 +147,7 @@ impl Captured<'_> {
         }
     }
 
-    async fn first(&self, destination: &Destination) -> io::Result<First> {
+    async fn first(&self, destination: &Arc<Destination>) -> io::Result<First> {
         let mut told = pin!(detect(&self.client, &self.pod.detection));
         // A connection made for nothing would be one too many for each client's.
         if destination.client_speaks_first.load(Ordering::Relaxed)
@@ -190,7 +191,14 @@ impl Captured<'_> {
                 Ok(Ok(detected)) if matches!(detected.spoken, Spoken::Http1 | Spoken::Http2) => {
                     Ok(First::Client(detected, None))
                 }
-                _ => Err(error),
+                _ => {
+                    let (admitted, _) = self.be_admitted(destination).await?;
+                    if let Some(mut admitted) = admitted {
+                        let took = destination.policy.connect;
+                        admitted.ended(TryOutcome::ConnectFailure, took, Instant::now());
+                    }
+                    Err(error)
+                }
             },
         }
     }
@@ -219,20 +227,73 @@ impl Captured<'_> {
         }
     }
 
-    async fn forward_to(self, destination: &Destination) -> io::Result<()> {
+    async fn forward_to(self, destination: &Arc<Destination>) -> io::Result<()> {
+        let (mut admitted, slot) = self.be_admitted(destination).await?;
+        let begun = Instant::now();
         let connected = self.connect(destination).await.inspect_err(|error| {
             let server = destination.endpoints.first().map(|it| it.address);
             self.count_failure(server.unwrap_or(self.address), error);
+            if let Some(admitted) = &mut admitted {
+                admitted.ended(TryOutcome::ConnectFailure, begun.elapsed(), Instant::now());
+            }
         });
         match connected? {
-            Some(connected) => self.join(destination, connected).await,
+            Some(connected) => self.carry_on(destination, connected, admitted, slot).await,
             None => Ok(()),
         }
     }
 
-    async fn join(self, destination: &Destination, connected: Connected) -> io::Result<()> {
-        destination.answered(&connected.endpoint, connected.took, Instant::now());
+    /// Joins it to a server that it was connected to before it was known what it speaks.
+    async fn join(self, destination: &Arc<Destination>, connected: Connected) -> io::Result<()> {
+        let (admitted, slot) = self.be_admitted(destination).await?;
+        self.carry_on(destination, connected, admitted, slot).await
+    }
+
+    async fn carry_on(
+        self,
+        destination: &Destination,
+        connected: Connected,
+        mut admitted: Option<Admitted>,
+        _slot: Option<Slot>,
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        destination.answered(&connected.endpoint, connected.took, now);
+        if let Some(admitted) = &mut admitted {
+            admitted.connected(connected.took, now);
+        }
         join(&self.client, &connected.stream, self.moved).await
+    }
+
+    /// A connection that carries no requests is one itself, for breaker and limits.
+    async fn be_admitted(
+        &self,
+        destination: &Arc<Destination>,
+    ) -> io::Result<(Option<Admitted>, Option<Slot>)> {
+        let Some(policy) = &destination.policy.protection else {
+            return Ok((None, None));
+        };
+        let pod = self.pod.servers.pod();
+        let asking = Asking {
+            pod: &pod,
+            headers: None,
+            is_critical: false,
+        };
+        let refused = |refusal: Refusal| {
+            RequestCounters::count(&destination.counters.own_answers[refusal.reason.number()]);
+            let code = refusal.reason.code();
+            io::Error::other(format!("destination {}: {code}", destination.name))
+        };
+        let now = Instant::now();
+        let admitted = Protection::admit(destination, policy, &asking, now).map_err(refused)?;
+        let mut wait = admitted.wait;
+        if policy.shares_rates() {
+            let shared = self.pod.shared_rates.as_deref();
+            let taken = take_shared(destination, shared, policy, &asking).await;
+            wait = wait.max(taken.map_err(refused)?);
+        }
+        sleep(wait).await;
+        let slot = connection_slot(destination, policy, destination.policy.connect);
+        Ok((Some(admitted), slot.await.map_err(refused)?))
     }
 
     fn count_failure(&self, destination: SocketAddr, error: &io::Error) {

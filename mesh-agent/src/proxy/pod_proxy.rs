@@ -15,10 +15,16 @@ use super::{
     destinations::SharedDestinations,
     dns::{Resolver, SharedHosts},
     http::Pools,
+    protection::SharedRates,
     servers::Servers,
     traffic::Traffic,
 };
-use crate::{kernel::Maps, pods::Netns, policy::retry_mark::Marks, telemetry::Telemetry};
+use crate::{
+    kernel::Maps,
+    pods::Netns,
+    policy::{by_request::ByRequest, priority::Priority},
+    telemetry::Telemetry,
+};
 
 /// What the proxies of all pods have in common.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +37,8 @@ pub struct Shared {
     pub detection: Arc<DetectionCounters>,
     /// Where requests are told of.
     pub telemetry: Arc<Telemetry>,
+    /// Where agents count together, if anywhere.
+    pub shared_rates: Option<Arc<SharedRates>>,
 }
 
 /// The proxy of one pod.
@@ -50,6 +58,8 @@ pub struct PodProxy {
     pub detection: Arc<DetectionCounters>,
     /// Where its requests are told of.
     pub telemetry: Arc<Telemetry>,
+    /// Where agents count together, if anywhere.
+    pub shared_rates: Option<Arc<SharedRates>>,
     /// Connections to servers, kept for requests to come.
     pub pools: Pools,
     /// Its servers whose requests come through the agent.
@@ -57,7 +67,9 @@ pub struct PodProxy {
     /// What became of its requests.
     pub traffic: Traffic,
     /// Requests whose causes are not to be tried again.
-    pub marks: Marks,
+    pub failed_for: ByRequest<()>,
+    /// How important the requests are that its servers work on.
+    pub priorities: ByRequest<Priority>,
     /// What became of its other datagrams.
     pub datagrams: DatagramCounters,
     /// How long nothing may come either way before a flow of datagrams ends.
@@ -82,10 +94,12 @@ impl PodProxy {
             destinations: shared.destinations,
             detection: shared.detection,
             telemetry: shared.telemetry,
+            shared_rates: shared.shared_rates,
             pools: Pools::default(),
             servers: Servers::default(),
             traffic: Traffic::default(),
-            marks: Marks::default(),
+            failed_for: ByRequest::default(),
+            priorities: ByRequest::default(),
             datagrams: DatagramCounters::default(),
             datagram_idle,
             dns_ports: Default::default(),

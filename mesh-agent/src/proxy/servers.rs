@@ -9,7 +9,10 @@ use std::{
 
 use lru::LruCache;
 
-use super::destinations::{Destination, Policy, Server};
+use super::{
+    destinations::{Destination, Policy, Server},
+    overload::{OverloadControl, OverloadPolicy},
+};
 use crate::config::{Pod, Protocol};
 
 /// Servers of a pod that are remembered: what is known of others is forgotten.
@@ -23,12 +26,24 @@ pub struct Servers {
     known: Mutex<LruCache<SocketAddr, Arc<Destination>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Settings {
-    pod: String,
+    pod: Arc<str>,
     protocol: Protocol,
     /// Ports of servers that are told their client's address in a header.
     proxy_protocol_ports: Vec<u16>,
+    overload: Option<Arc<OverloadControl>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pod: "".into(),
+            protocol: Protocol::default(),
+            proxy_protocol_ports: Vec::new(),
+            overload: None,
+        }
+    }
 }
 
 impl Default for Servers {
@@ -47,16 +62,28 @@ impl Servers {
             .settings
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        let policy = pod.overload.as_ref().map(OverloadPolicy::from);
+        let known = settings.overload.take();
+        let overload = policy.map(|policy| match known {
+            Some(known) if *known.policy() == policy => known,
+            _ => Arc::new(OverloadControl::new(policy)),
+        });
         *settings = Settings {
-            pod: pod.name.clone(),
+            overload,
+            pod: pod.name.as_str().into(),
             protocol: pod.capture.inbound_protocol,
             proxy_protocol_ports: pod.capture.proxy_protocol_ports.clone(),
         };
     }
 
     /// The name of the pod.
-    pub fn pod(&self) -> String {
-        self.settings().pod.clone()
+    pub fn pod(&self) -> Arc<str> {
+        Arc::clone(&self.settings().pod)
+    }
+
+    /// What keeps its servers from being asked too much, if anything does.
+    pub fn overload(&self) -> Option<Arc<OverloadControl>> {
+        self.settings().overload.clone()
     }
 
     /// What the server on this port speaks.

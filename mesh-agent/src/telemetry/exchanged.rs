@@ -16,7 +16,7 @@ pub struct Exchanged {
     /// Until the answer's last byte, or its end before that.
     pub took: Duration,
     /// The pod it comes from or goes to.
-    pub pod: String,
+    pub pod: Arc<str>,
     /// Whether it goes to the pod.
     pub is_inbound: bool,
     /// The client's end.

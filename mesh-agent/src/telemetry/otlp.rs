@@ -170,7 +170,7 @@ async fn send(collector: &Uri, batch: &[Box<Exchanged>]) -> Result<(), BoxError>
 fn spans(batch: &[Box<Exchanged>]) -> Value {
     let mut pods: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for exchanged in batch {
-        let spans = pods.entry(&exchanged.pod).or_default();
+        let spans = pods.entry(&*exchanged.pod).or_default();
         spans.extend(span(exchanged));
     }
     let scope = json!({"name": "mesh-agent", "version": env!("CARGO_PKG_VERSION")});

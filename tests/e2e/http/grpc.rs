@@ -29,7 +29,8 @@ fn every_kind_of_call_is_as_without_the_agent() {
             "{seen}"
         );
         let left = seen["unary"][2].as_u64().unwrap_or(0);
-        ensure!((4_000..=5_000).contains(&left), "{seen}");
+        // gRPC rounds what it tells up to hundredths of a second.
+        ensure!((4_000..=5_010).contains(&left), "{seen}");
         ensure!(seen["large"] == 3_000_000, "{seen}");
         ensure!(
             seen["down"] == json!([1000]) && seen["up"] == 1_000_000,

@@ -2,17 +2,24 @@
 
 mod attacks;
 mod balancing;
+mod breaker;
 mod chain;
+mod concurrency;
 mod detection;
 mod differential;
 mod faithful;
+mod fallback;
 mod grpc;
 mod health_checks;
 mod hedging;
 mod hostile;
 mod inbound;
 mod interim;
+mod overload;
+mod rate_limits;
 mod retries;
+mod scenarios;
+mod shared_rates;
 mod telemetry;
 mod timeouts;
 

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,8 +17,10 @@ use crate::{
         adaptive_timeout::ResponseTimes,
         balance::{self, Balancer, EndpointLoad},
         hedge::{HedgeAfter, HedgePolicy, RecentTimes},
-        retry_budget::RetryBudget,
+        response_histogram::ResponseHistogram,
+        retry_budget::{ActiveRequest, RetryBudget},
     },
+    proxy::protection::Protection,
 };
 
 /// When fewer than half of the endpoints are healthy, all are used (Envoy's default).
@@ -39,6 +41,8 @@ pub struct Destination {
     pub budget: Arc<RetryBudget>,
     /// What became of its requests.
     pub counters: Arc<RequestCounters>,
+    /// What keeps it from being asked too much.
+    pub protection: Arc<Protection>,
     /// The last client spoke before its server: then the next is likely to.
     pub client_speaks_first: AtomicBool,
     /// Which of `endpoints` are near.
@@ -86,6 +90,26 @@ pub struct RequestCounters {
     pub over_budget: AtomicU64,
     /// Answers that the agent made itself, by the number of the reason.
     pub own_answers: [AtomicU64; Reason::ALL.len()],
+    /// Requests that it would have refused, but for `mode: observe`, likewise.
+    pub would_refuse: [AtomicU64; Reason::ALL.len()],
+    /// Answers that stand for a refusal or a failure.
+    pub degraded: AtomicU64,
+    /// How long answers took until they began.
+    pub times: ResponseHistogram,
+    /// Requests that were under way at once, at most.
+    pub most_active: AtomicU32,
+    /// Since when all this is counted.
+    pub since: Since,
+}
+
+/// When something began: now, by default.
+#[derive(Clone, Copy, Debug)]
+pub struct Since(pub Instant);
+
+impl Default for Since {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 /// Where a status is counted: by its first digit, from 0 for 1xx.
@@ -190,9 +214,24 @@ impl Destination {
             counters: earlier
                 .map(|it| Arc::clone(&it.counters))
                 .unwrap_or_default(),
+            protection: earlier
+                .map(|it| Arc::clone(&it.protection))
+                .unwrap_or_default(),
             client_speaks_first: AtomicBool::new(false),
             response_times: Mutex::default(),
         }
+    }
+
+    /// A request begins.
+    pub fn begin(&self) -> ActiveRequest {
+        let active = self.budget.begin();
+        let (now, _) = self.budget.under_way();
+        // Read first: what is shared is written only when it changes.
+        let most = &self.counters.most_active;
+        if now > most.load(Ordering::Relaxed) {
+            most.fetch_max(now, Ordering::Relaxed);
+        }
+        active
     }
 
     /// The endpoint for the next try, other than those in `tried` if it can be.
@@ -223,6 +262,7 @@ impl Destination {
 
     /// A try at `endpoint` was answered.
     pub fn answered(&self, endpoint: &Endpoint, took: Duration, now: Instant) {
+        self.counters.times.add(took);
         endpoint.answered(took, now, self.policy.ejection);
         self.add_response_time(took);
         if let Some(mut times) = self.recent_times() {
@@ -249,6 +289,12 @@ impl Destination {
     fn recent_times(&self) -> Option<std::sync::MutexGuard<'_, RecentTimes>> {
         let times = self.recent_times.as_ref()?;
         Some(times.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A try at `endpoint` was refused by its server's agent, because there is too much to do: others are asked
+    /// rather, and it stays in rotation. How quickly it refuses says nothing of how quickly it answers.
+    pub fn refused(&self, endpoint: &Endpoint, now: Instant) {
+        endpoint.refused(now);
     }
 
     /// A try at `endpoint` failed after `took`.

@@ -13,6 +13,8 @@ use crate::policy::{
     balance::EndpointLoad,
     ejection::{EjectionLimits, EndpointHealth},
     health_check::{CheckLimits, CheckedHealth},
+    overload::{self, ToldLevel},
+    priority::Priority,
 };
 
 /// One server of a destination, as all pods of this node know it.
@@ -32,6 +34,10 @@ pub struct Endpoint {
     is_down: AtomicBool,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// What it says of its overload.
+    told: Mutex<ToldLevel>,
+    /// Whether it says anything, so that others cost no lock.
+    has_told: AtomicBool,
 }
 
 impl Endpoint {
@@ -47,6 +53,8 @@ impl Endpoint {
             is_down: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            told: Mutex::default(),
+            has_told: AtomicBool::new(false),
         }
     }
 
@@ -96,6 +104,28 @@ impl Endpoint {
         Some(until.saturating_duration_since(now))
     }
 
+    /// It says up to which priority it lets requests in ([`Priority::ordinal`]), or that it lets in all.
+    pub fn tells(&self, level: Option<u16>, now: Instant) {
+        if level.is_some() || self.has_told() {
+            self.told().told(level.unwrap_or(u16::MAX), now);
+            self.has_told.store(level.is_some(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has said anything of that.
+    pub fn has_told(&self) -> bool {
+        self.has_told.load(Ordering::Relaxed)
+    }
+
+    /// Whether it would let a request in, by what it said last.
+    pub fn would_admit(&self, priority: Priority, now: Instant) -> overload::Answer {
+        self.told().ask(priority, now)
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, ToldLevel> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tries sent there, and those that failed.
     pub fn counts(&self) -> (u64, u64) {
         (
@@ -122,6 +152,13 @@ impl Endpoint {
     pub(super) fn given_up(&self, took: Duration, now: Instant) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.load.took_longer_than(took, now);
+    }
+
+    /// Its agent refused a try.
+    pub(super) fn refused(&self, now: Instant) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.load.failed(now);
     }
 
     /// It failed a try. Says for how long it is out of rotation, if it is from now on.

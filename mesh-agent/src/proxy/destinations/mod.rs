@@ -146,6 +146,15 @@ impl Destinations {
         self.route_among(self.candidates(original), original)
     }
 
+    /// The destination of the file with this name, if it has endpoints.
+    pub fn named(&self, name: &str) -> Option<Arc<Destination>> {
+        let named = |listed: &&Arc<Listed>| listed.name.as_deref() == Some(name);
+        match &self.listed.iter().find(named)?.servers {
+            Servers::Fixed(destination) => Some(Arc::clone(destination)),
+            Servers::Original(_) => None,
+        }
+    }
+
     fn candidates(&self, original: SocketAddr) -> Vec<Arc<Listed>> {
         let address = original.ip().to_canonical();
         let ports = [original.port(), 0];

@@ -14,7 +14,11 @@ use crate::{
         retry::{RetryCondition, RetryPolicy},
         retry_budget::BudgetLimits,
     },
-    proxy::health_checks::{HealthCheck, Question},
+    proxy::{
+        health_checks::{HealthCheck, Question},
+        http::Fallback,
+        protection::ProtectionPolicy,
+    },
 };
 
 /// Clients and servers end what does not move as they see fit.
@@ -49,6 +53,10 @@ pub struct Policy {
     pub ejection: Option<EjectionLimits>,
     /// How endpoints are asked how they are.
     pub health_check: Option<HealthCheck>,
+    /// What keeps it from being asked too much.
+    pub protection: Option<Box<ProtectionPolicy>>,
+    /// What is answered instead of a refusal or a failure.
+    pub fallback: Option<Fallback>,
 }
 
 /// When to try again, and how much that may cost.
@@ -105,6 +113,8 @@ impl From<&config::Policy> for Policy {
             slow_start: policy.balance.slow_start.map(config::Timespan::get),
             allow_connect: policy.allow_connect,
             health_check: policy.health_check.as_ref().map(HealthCheck::from),
+            protection: ProtectionPolicy::of(policy).map(Box::new),
+            fallback: policy.fallback.as_ref().map(Fallback::from),
             ejection: policy
                 .breaker
                 .ejection

@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    exchange::Tunnel, observed::Observed, reason::Reason, try_guard::TryGuard,
-    upstream::http1::Answer,
+    exchange::Tunnel, half_close::Underway, observed::Observed, reason::Reason,
+    try_guard::TryGuard, upstream::http1::Answer,
 };
 use crate::policy::deadline::Deadline;
 
@@ -29,8 +29,9 @@ pub struct AnswerBody {
     limits: Option<Limits>,
     /// A call of gRPC is told in its trailers that it ran out of time.
     is_grpc: bool,
-    _guard: Option<TryGuard>,
+    guard: Option<TryGuard>,
     observed: Option<Box<Observed>>,
+    underway: Option<Underway>,
 }
 
 enum Source {
@@ -76,8 +77,9 @@ impl AnswerBody {
             first: None,
             limits: None,
             is_grpc: false,
-            _guard: None,
+            guard: None,
             observed: None,
+            underway: None,
         }
     }
 
@@ -99,9 +101,14 @@ impl AnswerBody {
         Self {
             limits: Some(limits),
             is_grpc,
-            _guard: Some(guard),
+            guard: Some(guard),
             ..self
         }
+    }
+
+    /// Keeps this for as long as it lives.
+    pub fn keep(&mut self, underway: Underway) {
+        self.underway = Some(underway);
     }
 
     /// `observed` sees what comes of it.
@@ -175,6 +182,9 @@ impl Body for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(self.poll(context));
+        if let Some(guard) = &mut self.guard {
+            guard.saw(frame.as_ref());
+        }
         if let Some(mut observed) = self.observed.take() {
             let is_last = self.is_end_stream();
             observed.saw(frame.as_ref(), is_last);

@@ -27,6 +27,11 @@ impl CountedIo {
         Self { stream, moved }
     }
 
+    /// The connection, to look at.
+    pub const fn get_ref(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// The connection itself.
     pub fn into_inner(self) -> TcpStream {
         self.stream

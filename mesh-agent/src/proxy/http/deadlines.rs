@@ -11,8 +11,14 @@ use crate::{
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The nearer of what is configured and what the caller has left.
-pub fn of(headers: &HeaderMap, policy: &Policy, is_grpc: bool, now: Instant) -> Deadline {
+/// The nearer of what is configured, from `now` on, and what the caller had left when it `begun`.
+pub fn of(
+    headers: &HeaderMap,
+    policy: &Policy,
+    is_grpc: bool,
+    begun: Instant,
+    now: Instant,
+) -> Deadline {
     let of_call = is_grpc
         .then(|| parse_grpc_timeout(headers.get(GRPC_TIMEOUT)?.as_bytes()))
         .flatten();
@@ -21,8 +27,8 @@ pub fn of(headers: &HeaderMap, policy: &Policy, is_grpc: bool, now: Instant) -> 
         .and_then(|value| parse_milliseconds(value.as_bytes()));
     Deadline::NONE
         .within(policy.request, now)
-        .within(of_call, now)
-        .within(of_caller, now)
+        .within(of_call, begun)
+        .within(of_caller, begun)
 }
 
 /// Tells the server what is left.

@@ -33,6 +33,25 @@ pub enum Reason {
     HeadTimeout,
     /// The client's connection ended in the middle of the request.
     IncompleteBody,
+    /// There were more requests than a rate of its policy allows.
+    RateLimited,
+    /// The breaker of its destination is open.
+    BreakerOpen,
+    /// Too large a share of the requests to its destination failed lately.
+    Throttled,
+    /// As many requests to its destination are under way as its policy allows.
+    RequestLimit,
+    /// As many connections to its destination are in use as its policy allows, and as many requests wait
+    /// for one.
+    ConnectionLimit,
+    /// It waited too long for its turn at the pod's server.
+    QueueTimeout,
+    /// As many requests wait for the pod's server as may.
+    QueueFull,
+    /// The pod's server has more to do than it can, and the request is not important enough.
+    LowPriority,
+    /// The same, as the agent of the server told: it was not sent.
+    ServerOverloaded,
     /// The request is not one that can be understood in one way only.
     Malformed(Malformed),
 }
@@ -64,7 +83,7 @@ pub enum Malformed {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 29] = [
         Self::ConnectFailure,
         Self::ConnectTimeout,
         Self::UpstreamReset,
@@ -75,6 +94,15 @@ impl Reason {
         Self::ConnectMethod,
         Self::HeadTimeout,
         Self::IncompleteBody,
+        Self::RateLimited,
+        Self::BreakerOpen,
+        Self::Throttled,
+        Self::RequestLimit,
+        Self::ConnectionLimit,
+        Self::QueueTimeout,
+        Self::QueueFull,
+        Self::LowPriority,
+        Self::ServerOverloaded,
         Self::Malformed(Malformed::LengthAndChunked),
         Self::Malformed(Malformed::ContentLength),
         Self::Malformed(Malformed::TransferEncoding),
@@ -106,15 +134,34 @@ impl Reason {
             Self::ConnectMethod => "connect_method",
             Self::HeadTimeout => "head_timeout",
             Self::IncompleteBody => "incomplete_body",
+            Self::RateLimited => "rate_limited",
+            Self::BreakerOpen => "breaker_open",
+            Self::Throttled => "throttled",
+            Self::RequestLimit => "request_limit",
+            Self::ConnectionLimit => "connection_limit",
+            Self::QueueTimeout => "queue_timeout",
+            Self::QueueFull => "queue_full",
+            Self::LowPriority => "low_priority",
+            Self::ServerOverloaded => "server_overloaded",
             Self::Malformed(malformed) => malformed.code(),
         }
     }
 
-    const fn status(self) -> StatusCode {
+    /// The status of the answer, but for calls of gRPC.
+    pub const fn status(self) -> StatusCode {
         match self {
-            Self::ConnectFailure | Self::NoEndpoint | Self::RefusedStream => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::ConnectFailure
+            | Self::NoEndpoint
+            | Self::RefusedStream
+            | Self::BreakerOpen
+            | Self::Throttled
+            | Self::RequestLimit
+            | Self::ConnectionLimit
+            | Self::QueueTimeout
+            | Self::QueueFull
+            | Self::LowPriority
+            | Self::ServerOverloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::UpstreamReset => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::PerTryTimeout | Self::RequestTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
@@ -128,10 +175,36 @@ impl Reason {
         }
     }
 
+    /// Whether it was refused to keep something from being asked too much, so that another try would make
+    /// it worse.
+    pub const fn is_protection(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited
+                | Self::BreakerOpen
+                | Self::Throttled
+                | Self::RequestLimit
+                | Self::ConnectionLimit
+                | Self::QueueTimeout
+                | Self::QueueFull
+                | Self::LowPriority
+                | Self::ServerOverloaded
+        )
+    }
+
+    /// Whether there is something wrong with the request itself, so that nothing else could answer it.
+    pub const fn is_clients_fault(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectMethod | Self::HeadTimeout | Self::IncompleteBody | Self::Malformed(_)
+        )
+    }
+
     /// `status.proto` of gRPC.
     pub(super) const fn grpc_status(self) -> &'static str {
         match self {
             Self::RequestTimeout | Self::PerTryTimeout => "4",
+            Self::RateLimited => "8",
             Self::ConnectMethod | Self::IncompleteBody | Self::Malformed(_) => "13",
             _ => "14",
         }

@@ -1,4 +1,9 @@
-//! The mark "failed, do not retry" in answers.
+//! The mark "failed, do not retry" in answers, and on its way from an app's failed call to its own answer.
+//!
+//! In a tree of services where each level tries again, the last one is asked (tries per level)^levels
+//! times; so only the level next to a failure is to try again ("Handling Overload", Site Reliability
+//! Engineering, 2016, "Deciding to Retry"). An app need not pass the mark on by itself: if it passes on
+//! the identifier of the request that it works on, the agent knows which of its answers a failure led to.
 
 use std::time::Instant;
 
@@ -36,7 +41,8 @@ pub fn set<B>(
     let is_marked = response.headers().contains_key(NO_RETRY);
     if session.is_inbound() {
         if !is_marked && has_failed(response) {
-            let caused = identity(request).filter(|it| session.pod.marks.take(*it, Instant::now()));
+            let known = &session.pod.failed_for;
+            let caused = identity(request).and_then(|it| known.take(it, Instant::now()));
             if caused.is_some() {
                 mark(response, "caused");
             }
@@ -49,7 +55,7 @@ pub fn set<B>(
         _ => {}
     }
     if let Some(request) = identity(request) {
-        session.pod.marks.add(request, Instant::now());
+        session.pod.failed_for.add(request, (), Instant::now());
     }
 }
 
@@ -71,7 +77,7 @@ fn has_failed<B>(response: &Response<B>) -> bool {
 }
 
 /// The request that this one belongs to, as far as services say so.
-fn identity(headers: &HeaderMap) -> Option<u64> {
+pub fn identity(headers: &HeaderMap) -> Option<u64> {
     let bytes = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
     let trace = bytes(&TRACEPARENT).and_then(of_traceparent);
     let trace = trace.or_else(|| bytes(&B3).and_then(of_b3));

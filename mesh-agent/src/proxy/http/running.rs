@@ -8,9 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 
-use super::{body::AnswerBody, tries::TryError, try_guard::TryGuard};
+use super::{
+    body::AnswerBody,
+    reason::{REASON, Reason},
+    tries::TryError,
+    try_guard::TryGuard,
+};
 use crate::proxy::destinations::Endpoint;
 
 /// A try under way.
@@ -51,11 +56,26 @@ pub fn is_failure(
     outcome: &Result<Response<AnswerBody>, TryError>,
     grpc_status: Option<u8>,
 ) -> bool {
-    const UNAVAILABLE: u8 = 14;
     match outcome {
         Err(_) => true,
-        Ok(answer) => answer.status().is_server_error() || grpc_status == Some(UNAVAILABLE),
+        Ok(answer) => is_failed(answer.status(), grpc_status) && !is_refusal(answer.headers()),
     }
+}
+
+/// Whether the agent of the server has refused it, so that the server does what it can do. That is no reason to
+/// leave the server alone: what is important may be let in.
+pub fn is_refusal(headers: &HeaderMap) -> bool {
+    let code = headers.get(REASON);
+    code.is_some_and(|code| {
+        let mut reasons = Reason::ALL.iter();
+        reasons.any(|reason| reason.is_protection() && code == reason.code())
+    })
+}
+
+/// Whether an answer says that its server could not.
+pub fn is_failed(status: StatusCode, grpc_status: Option<u8>) -> bool {
+    const UNAVAILABLE: u8 = 14;
+    status.is_server_error() || grpc_status == Some(UNAVAILABLE)
 }
 
 /// The gRPC status in headers or trailers.

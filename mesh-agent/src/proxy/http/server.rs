@@ -23,6 +23,7 @@ use super::{
     counted_io::CountedIo,
     exchange::{Tunnel, exchange},
     framing::{LARGEST_HEAD, MOST_HEADERS},
+    half_close::Busy,
     joined_frames,
     session::Session,
     strict_io::StrictIo,
@@ -55,13 +56,20 @@ pub async fn serve_http1(
 ) -> io::Result<()> {
     let tunnel: Mutex<Option<Tunnel>> = Mutex::default();
     let refusal = Arc::clone(&session.refusal);
+    let busy = Busy::default();
     let (client, read, ended) = {
+        let (session, refused, tunnel) = (&session, &refusal, &tunnel);
         let service = service_fn(|request: Request<Incoming>| {
-            Box::pin(async {
-                if let Some(reason) = refusal.stands_for(request.uri().path()) {
-                    return Ok(session.refuse(&request, reason));
+            // At once: the library looks for the client's end before it polls what follows.
+            let underway = busy.begin();
+            Box::pin(async move {
+                if let Some(reason) = refused.stands_for(request.uri().path()) {
+                    let mut answer = session.refuse(&request, reason);
+                    answer.body_mut().keep(underway);
+                    return Ok(answer);
                 }
-                let (response, joined) = exchange(&session, request).await;
+                let (mut response, joined) = exchange(session, request).await;
+                response.body_mut().keep(underway);
                 if joined.is_some() {
                     *tunnel.lock().unwrap_or_else(PoisonError::into_inner) = joined;
                 }
@@ -73,9 +81,11 @@ pub async fn serve_http1(
             io,
             Arc::clone(&refusal),
             Arc::clone(&session.interim),
+            busy.clone(),
         ));
         let mut connection = http1::Builder::new()
-            .half_close(true)
+            // The connection tells who has only closed their half.
+            .half_close(false)
             .preserve_header_case(true)
             .auto_date_header(false)
             .timer(TokioTimer::new())

@@ -18,7 +18,13 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{counted_io::CountedIo, framing::Framing, interim::Interim, reason::Reason};
+use super::{
+    counted_io::CountedIo,
+    framing::Framing,
+    half_close::{Busy, Watch},
+    interim::Interim,
+    reason::Reason,
+};
 use crate::proxy::scratch::with_scratch;
 
 /// How long the head of a request may take from its first byte on: longer than a lost packet or two,
@@ -82,11 +88,13 @@ pub struct StrictIo {
     is_flushed: bool,
     /// Runs while a head is not whole.
     timer: Option<Pin<Box<Sleep>>>,
+    busy: Busy,
+    watch: Watch,
 }
 
 impl StrictIo {
     /// Reads and writes `io`; says in `refusal` what is wrong with its last request.
-    pub fn new(io: CountedIo, refusal: Arc<Refusal>, interim: Arc<Interim>) -> Self {
+    pub fn new(io: CountedIo, refusal: Arc<Refusal>, interim: Arc<Interim>, busy: Busy) -> Self {
         Self {
             io,
             framing: Framing::default(),
@@ -97,6 +105,8 @@ impl StrictIo {
             past: Bytes::new(),
             is_flushed: true,
             timer: None,
+            busy,
+            watch: Watch::default(),
         }
     }
 
@@ -191,6 +201,12 @@ impl AsyncRead for StrictIo {
                 buffer.put_slice(&this.next.split_to(count));
                 return Poll::Ready(Ok(()));
             }
+            // Then it is only the client's end that is waited for.
+            let is_answering = this.busy.is_busy() || !this.is_flushed;
+            if is_answering && !this.framing.expects_more() {
+                let client = this.io.get_ref();
+                return this.watch.poll_gone(client, context).map(Ok);
+            }
             if let Some(reason) = this.refusal.reason() {
                 // Nothing comes after the request that stands for what was refused.
                 return Poll::Ready(if this.framing.is_inside_body() {
@@ -233,6 +249,7 @@ impl AsyncWrite for StrictIo {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_past(context))?;
         self.is_flushed = false;
+        self.watch.wrote();
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -243,6 +260,7 @@ impl AsyncWrite for StrictIo {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_past(context))?;
         self.is_flushed = false;
+        self.watch.wrote();
         Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 

@@ -9,10 +9,8 @@ use crate::{
     policy::{hedge::HedgePolicy, retry_budget::FurtherTry},
     proxy::{
         destinations::{RequestCounters, Retries},
-        http::{
-            reason::Reason,
-            running::{Ended, Running, first_of},
-        },
+        http::running::{Ended, Running, first_of},
+        protection::Refusal,
     },
 };
 
@@ -34,20 +32,21 @@ impl Exchange<'_> {
         retries: &Retries,
         tried: &mut Vec<SocketAddr>,
         place: Option<FurtherTry>,
-    ) -> Result<Ended, Reason> {
+    ) -> Result<Ended, Refusal> {
         let destination = self.destination;
         let counters = &destination.counters;
         let mut running = Vec::new();
-        let begin = |exchange: &mut Self, tried: &[SocketAddr], place, is_hedge| {
-            let (endpoint, trying) = exchange.begin_try(tried, place)?;
-            Ok(Running {
+        let begin = |exchange: &mut Self, tried: &[SocketAddr], place, slot, is_hedge| {
+            let (endpoint, trying) = exchange.begin_try(tried, place, slot)?;
+            Ok::<_, Refusal>(Running {
                 endpoint,
                 begun: Instant::now(),
                 is_hedge,
                 trying: Box::pin(trying),
             })
         };
-        running.push(begin(self, tried, place, false)?);
+        let slot = self.connection_slot().await?;
+        running.push(begin(self, tried, place, slot, false)?);
         let mut left = hedge.max;
         loop {
             let after = destination.hedge_after(hedge, Instant::now());
@@ -65,11 +64,15 @@ impl Exchange<'_> {
                             left = 0;
                             continue;
                         };
+                        let Ok(slot) = self.free_slot() else {
+                            left = 0;
+                            continue;
+                        };
                         left -= 1;
                         RequestCounters::count(&counters.retries);
                         RequestCounters::count(&counters.hedges);
                         tried.extend(running.iter().map(|running| running.endpoint.address));
-                        running.push(begin(self, tried, Some(place), true)?);
+                        running.push(begin(self, tried, Some(place), slot, true)?);
                         continue;
                     }
                 },

@@ -1,10 +1,17 @@
 //! One request: its tries, until one of them is good enough or none is left.
 
+mod admission;
+mod degraded;
 mod hedged;
+mod overload;
 mod sent;
 mod switch;
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, Version, header, request::Parts};
@@ -18,8 +25,8 @@ use super::{
     observed::Observed,
     pushback::pushback,
     reason::{Reason, is_grpc},
-    retry_mark,
-    running::{Ended, grpc_status, is_failure},
+    refusal, retry_mark,
+    running::{Ended, grpc_status, is_failure, is_refusal},
     session::Session,
     tries::{TryError, send},
     try_guard::TryGuard,
@@ -30,10 +37,15 @@ use crate::{
         retry::{HasHeader, NoRetry, Repeatable, TryOutcome},
         retry_budget::{BudgetLimits, FurtherTry},
     },
-    proxy::destinations::{Destination, Endpoint, RequestCounters, Retries},
+    proxy::{
+        destinations::{Destination, Endpoint, RequestCounters, Retries},
+        overload::Turn,
+        protection::{Admitted, Refusal, Slot},
+    },
 };
 
 use self::{
+    overload::{hear, tell},
     sent::Sent,
     switch::{Switch, switch_protocols},
 };
@@ -51,12 +63,16 @@ pub async fn exchange(
     let is_grpc = is_grpc(request.headers());
     let mut exchange = Exchange::new(session, &destination, request, is_grpc);
     let answered = exchange.run().await;
-    let own = answered.as_ref().err().copied();
-    let (mut response, tunnel) = match answered {
+    let own = answered.as_ref().err().map(|refusal| refusal.reason);
+    let (mut response, tunnel) = match exchange.or_fallback(answered).await {
         Ok(answered) => answered,
-        Err(reason) => {
-            let mut answer = reason.answer(is_grpc);
+        Err(refusal) => {
+            let mut answer = refusal.reason.answer(is_grpc);
+            refusal::describe(&refusal, answer.headers_mut());
             exchange.end_if_switching(&mut answer);
+            if refusal.reason.is_protection() {
+                exchange.gave_up = Some("refused");
+            }
             (answer, None)
         }
     };
@@ -66,6 +82,7 @@ pub async fn exchange(
         &mut response,
         exchange.gave_up,
     );
+    tell(session, response.headers_mut());
     session.count(&destination, response.status(), own);
     if let Some(observed) = observed {
         observed.answered(exchange.answered_by, exchange.tries, &mut response);
@@ -80,6 +97,7 @@ struct Exchange<'a> {
     body: Sent,
     /// What consistent hashing goes by.
     key: Option<u64>,
+    begun: Instant,
     deadline: Deadline,
     is_grpc: bool,
     switch: Switch,
@@ -89,6 +107,12 @@ struct Exchange<'a> {
     tries: u32,
     /// Whose answer it got.
     answered_by: Option<SocketAddr>,
+    /// That it was let through, until the answer that the client gets keeps that.
+    admitted: Option<Admitted>,
+    /// That the pod's server works on it, likewise.
+    turn: Option<Turn>,
+    /// When it was last sent to a server.
+    sent: Option<Instant>,
 }
 
 impl<'a> Exchange<'a> {
@@ -111,7 +135,8 @@ impl<'a> Exchange<'a> {
             Some(protocol) => Switch::Upgrade(protocol),
             None => Switch::Nothing,
         };
-        let deadline = deadlines::of(&head.headers, policy, is_grpc, Instant::now());
+        let begun = Instant::now();
+        let deadline = deadlines::of(&head.headers, policy, is_grpc, begun, begun);
         // A switched connection has no end that could be waited for.
         let deadline = if switch.is_wanted() {
             Deadline::NONE
@@ -128,32 +153,43 @@ impl<'a> Exchange<'a> {
             body: Sent::new(body, retries, head.version == Version::HTTP_2),
             head,
             key,
+            begun,
             deadline,
             is_grpc,
             switch,
             gave_up: None,
             tries: 0,
             answered_by: None,
+            admitted: None,
+            turn: None,
+            sent: None,
         }
     }
 
-    async fn run(&mut self) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
+    async fn run(&mut self) -> Result<(Response<AnswerBody>, Option<Tunnel>), Refusal> {
         if self.head.method == Method::CONNECT && !self.may_connect() {
-            return Err(Reason::ConnectMethod);
+            return Err(Reason::ConnectMethod.into());
         }
-        let active = self.destination.budget.begin();
+        self.be_admitted().await?;
+        let active = self.destination.begin();
         let deadline = self.deadline;
         let tries = self.tries();
         let (mut response, mut guard) = match deadline.at() {
             None => tries.await?,
-            Some(at) => time::timeout_at(at.into(), tries)
-                .await
-                .map_err(|_late| Reason::RequestTimeout)??,
+            Some(at) => match time::timeout_at(at.into(), tries).await {
+                Ok(answered) => answered?,
+                Err(_late) => {
+                    self.ran_out_of_time();
+                    return Err(Reason::RequestTimeout.into());
+                }
+            },
         };
         guard.request = Some(active);
+        guard.admitted = self.admitted.take();
+        guard.turn = self.turn.take();
         let protocol = headers::strip_hop_by_hop(response.headers_mut());
         if self.switch.is_made(response.status()) {
-            return Box::pin(switch_protocols(response, protocol)).await;
+            return Ok(Box::pin(switch_protocols(response, protocol)).await?);
         }
         self.end_if_switching(&mut response);
         let idle = self.destination.policy.idle;
@@ -174,7 +210,7 @@ impl<'a> Exchange<'a> {
         self.destination.policy.allow_connect && self.head.version != Version::HTTP_2
     }
 
-    async fn tries(&mut self) -> Result<(Response<AnswerBody>, TryGuard), Reason> {
+    async fn tries(&mut self) -> Result<(Response<AnswerBody>, TryGuard), Refusal> {
         let destination = Arc::clone(self.destination);
         let retries = destination.policy.retries.as_ref();
         let mut tried: Vec<SocketAddr> = Vec::new();
@@ -185,7 +221,10 @@ impl<'a> Exchange<'a> {
         loop {
             let hedge = retries.and_then(|retries| Some((retries, retries.hedge?)));
             let ended = match hedge.filter(|(retries, _)| self.may_hedge(retries)) {
-                None => self.begin_try(&tried, place.take())?.1.await,
+                None => {
+                    let slot = self.connection_slot().await?;
+                    self.begin_try(&tried, place.take(), slot)?.1.await
+                }
                 // What is rare is not to make every request larger.
                 Some((retries, hedge)) => {
                     Box::pin(self.hedged(hedge, retries, &mut tried, place.take())).await?
@@ -197,11 +236,14 @@ impl<'a> Exchange<'a> {
                 mut outcome,
                 took,
             } = ended;
+            if let Ok(answer) = &mut outcome {
+                hear(&endpoint, answer.headers_mut());
+            }
             // It looks like a fault of the server's, and is one of the client's.
             if outcome.is_err()
                 && let Some(reason) = self.session.refusal.of_body()
             {
-                return Err(reason);
+                return Err(reason.into());
             }
             // RFC 9112, 9.3.1; once, and the place is that of a further try.
             if matches!(outcome, Err(TryError::Stale(_)))
@@ -231,17 +273,8 @@ impl<'a> Exchange<'a> {
             }
             let retries = retries.filter(|_| !self.switch.is_wanted());
             let is_last = retries.is_none_or(|retries| further >= retries.policy.attempts);
-            let grpc_status = match &mut outcome {
-                Ok(answer) if self.is_grpc => {
-                    grpc_status_of(answer, retries.filter(|_| !is_last)).await
-                }
-                _ => None,
-            };
-            if is_failure(&outcome, grpc_status) {
-                destination.failed(&endpoint, took, Instant::now());
-            } else {
-                destination.answered(&endpoint, took, Instant::now());
-            }
+            let reader = retries.filter(|_| !is_last);
+            let grpc_status = self.learn(&endpoint, &mut outcome, took, reader).await;
             let again = retries.and_then(|retries| {
                 let place = match self.next(retries, &outcome, grpc_status, further) {
                     Ok(wait) => destination
@@ -269,13 +302,38 @@ impl<'a> Exchange<'a> {
                     further += 1;
                     time::sleep(wait).await;
                 }
-                (None, Ok(answer)) => {
+                (None, outcome) => {
+                    self.judge(&outcome, grpc_status, took);
+                    let answer = outcome.map_err(|error| error.reason())?;
                     self.answered_by = Some(endpoint.address);
                     return Ok((answer, guard));
                 }
-                (None, Err(error)) => return Err(error.reason()),
             }
         }
+    }
+
+    /// Learns from what became of a try how its server does. Says the gRPC status, as far as it is known.
+    async fn learn(
+        &self,
+        endpoint: &Endpoint,
+        outcome: &mut Result<Response<AnswerBody>, TryError>,
+        took: Duration,
+        retries: Option<&Retries>,
+    ) -> Option<u8> {
+        let destination = self.destination;
+        let grpc_status = match outcome {
+            Ok(answer) if self.is_grpc => grpc_status_of(answer, retries).await,
+            _ => None,
+        };
+        let now = Instant::now();
+        if is_failure(outcome, grpc_status) {
+            destination.failed(endpoint, took, now);
+        } else if outcome.as_ref().is_ok_and(|it| is_refusal(it.headers())) {
+            destination.refused(endpoint, now);
+        } else {
+            destination.answered(endpoint, took, now);
+        }
+        grpc_status
     }
 
     /// Begins a try at an endpoint other than those in `tried`, if it can be.
@@ -283,16 +341,19 @@ impl<'a> Exchange<'a> {
         &mut self,
         tried: &[SocketAddr],
         place: Option<FurtherTry>,
+        slot: Option<Slot>,
     ) -> Result<(Arc<Endpoint>, impl Future<Output = Ended> + use<'a>), Reason> {
         let now = Instant::now();
         let destination = self.destination;
         let endpoint = destination.pick(self.key, tried, now);
         let endpoint = endpoint.ok_or(Reason::NoEndpoint)?;
+        let endpoint = self.not_overloaded(endpoint, tried, now)?;
         self.tries += 1;
-        let guard = TryGuard::new(Arc::clone(&endpoint), place);
-        let limit = destination
-            .try_timeout()
-            .filter(|_| !self.switch.is_wanted());
+        self.sent = Some(now);
+        let guard = TryGuard::new(Arc::clone(&endpoint), place, slot);
+        let of_probe = self.admitted.as_ref().and_then(Admitted::probe_timeout);
+        let limits = destination.try_timeout().into_iter().chain(of_probe);
+        let limit = limits.min().filter(|_| !self.switch.is_wanted());
         let mut head = self.head.clone();
         let left = self.deadline.within(limit, now).left(now);
         deadlines::pass_on(&mut head.headers, &destination.policy, self.is_grpc, left);
@@ -332,20 +393,13 @@ impl<'a> Exchange<'a> {
         outcome: &Result<Response<AnswerBody>, TryError>,
         grpc_status: Option<u8>,
         further: u32,
-    ) -> Result<std::time::Duration, NoRetry> {
+    ) -> Result<Duration, NoRetry> {
         let request = Repeatable {
             is_idempotent: self.head.method.is_idempotent(),
             has_body: self.body.is_whole(),
         };
         let asked = outcome.as_ref().map(|answer| pushback(answer.headers()));
-        let seen = match outcome {
-            Err(error) => error.outcome(),
-            Ok(answer) => TryOutcome::Answer {
-                status: answer.status().as_u16(),
-                grpc_status,
-                headers: answer.headers(),
-            },
-        };
+        let seen = seen(outcome, grpc_status);
         let left = self.deadline.left(Instant::now());
         retries.policy.next(
             seen,
@@ -355,6 +409,21 @@ impl<'a> Exchange<'a> {
             left,
             rand::random(),
         )
+    }
+}
+
+/// An outcome as policies see it.
+fn seen(
+    outcome: &Result<Response<AnswerBody>, TryError>,
+    grpc_status: Option<u8>,
+) -> TryOutcome<'_> {
+    match outcome {
+        Err(error) => error.outcome(),
+        Ok(answer) => TryOutcome::Answer {
+            status: answer.status().as_u16(),
+            grpc_status,
+            headers: answer.headers(),
+        },
     }
 }
 
@@ -376,7 +445,7 @@ const STALE: BudgetLimits = BudgetLimits {
 
 /// How long trailers that come without an answer's body are waited for: servers that fail send them
 /// in the same breath as the headers.
-const TRAILERS_AT_ONCE: time::Duration = time::Duration::from_millis(10);
+const TRAILERS_AT_ONCE: Duration = Duration::from_millis(10);
 
 /// The gRPC status, if it is known before the body is passed on: from the headers, or, if there are
 /// `retries` to be decided on, from trailers that come at once.

@@ -1,0 +1,136 @@
+//! Whether a request is sent at all, and what its end says of its destination.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Response, Version, header};
+use tokio::time;
+
+use super::{Exchange, seen};
+use crate::{
+    policy::{
+        critical::{Critical, is_critical},
+        retry::TryOutcome,
+    },
+    proxy::{
+        http::{body::AnswerBody, reason::Reason, running, tries::TryError},
+        protection::{
+            Asking, NoSlot, Protection, ProtectionPolicy, Refusal, Slot, connection_slot,
+            take_shared,
+        },
+    },
+};
+
+impl Exchange<'_> {
+    /// Waits for its turn, if it has to, or is refused.
+    pub(super) async fn be_admitted(&mut self) -> Result<(), Refusal> {
+        if self.session.is_inbound() {
+            return self.wait_for_turn().await;
+        }
+        self.inherit_priority();
+        let destination = self.destination;
+        let Some(policy) = destination.policy.protection.as_deref() else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let pod = self.session.pod.servers.pod();
+        let asking = Asking {
+            pod: &pod,
+            headers: Some(&self.head.headers),
+            is_critical: self.is_critical(&policy.critical),
+        };
+        let admitted = Protection::admit(destination, policy, &asking, now)?;
+        let mut wait = admitted.wait;
+        if policy.shares_rates() {
+            let shared = self.session.pod.shared_rates.as_deref();
+            // What is rare is not to make every request larger.
+            let taken = Box::pin(take_shared(destination, shared, policy, &asking));
+            wait = wait.max(taken.await?);
+        }
+        self.admitted = Some(admitted);
+        if !wait.is_zero() {
+            if self.deadline.left(now).is_some_and(|left| left <= wait) {
+                return Err(Refusal {
+                    retry_after: Some(wait),
+                    ..Reason::RateLimited.into()
+                });
+            }
+            time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_critical(&self, rules: &[Critical]) -> bool {
+        let headers = &self.head.headers;
+        let agent = headers.get(header::USER_AGENT);
+        let agent = agent.map(http::HeaderValue::as_bytes);
+        let path = self.head.uri.path();
+        is_critical(rules, path, agent, |name| {
+            HeaderMap::contains_key(headers, name)
+        })
+    }
+
+    /// A connection to send it over, where these are limited. Streams of HTTP/2 share theirs.
+    pub(super) async fn connection_slot(&self) -> Result<Option<Slot>, Refusal> {
+        let Some(policy) = self.limits_connections() else {
+            return Ok(None);
+        };
+        let destination = self.destination;
+        connection_slot(destination, policy, destination.policy.connect).await
+    }
+
+    /// The same, but only if there is one at once.
+    pub(super) fn free_slot(&self) -> Result<Option<Slot>, NoSlot> {
+        let limit = self.limits_connections().and_then(|it| it.connections);
+        let Some(limit) = limit else {
+            return Ok(None);
+        };
+        self.destination
+            .protection
+            .connections
+            .at_once(limit)
+            .map(Some)
+    }
+
+    fn limits_connections(&self) -> Option<&ProtectionPolicy> {
+        let policy = self.destination.policy.protection.as_deref();
+        policy.filter(|policy| policy.connections.is_some() && self.head.version != Version::HTTP_2)
+    }
+
+    /// What became of it, for what learns from that.
+    pub(super) fn judge(
+        &mut self,
+        outcome: &Result<Response<AnswerBody>, TryError>,
+        grpc_status: Option<u8>,
+        took: Duration,
+    ) {
+        if let Some(turn) = &self.turn {
+            let is_failure = running::is_failure(outcome, grpc_status);
+            turn.answered(took, is_failure);
+        }
+        let is_call = self.is_grpc;
+        let Some(admitted) = &mut self.admitted else {
+            return;
+        };
+        if outcome
+            .as_ref()
+            .is_ok_and(|answer| running::is_refusal(answer.headers()))
+        {
+            admitted.refused(Instant::now());
+            return;
+        }
+        let may_fail_yet = is_call && outcome.is_ok() && grpc_status.is_none();
+        if !(may_fail_yet && admitted.waits_for_trailers(took)) {
+            admitted.ended(seen(outcome, grpc_status), took, Instant::now());
+        }
+    }
+
+    /// Its deadline has come before an answer.
+    pub(super) fn ran_out_of_time(&mut self) {
+        let Some((admitted, sent)) = self.admitted.as_mut().zip(self.sent) else {
+            return;
+        };
+        let now = Instant::now();
+        let took = now.saturating_duration_since(sent);
+        admitted.ended(TryOutcome::PerTryTimeout, took, now);
+    }
+}
