@@ -17,6 +17,7 @@ mod dns;
 mod given_up;
 mod health_checks;
 mod http;
+mod idleness;
 mod inbound;
 mod last_words;
 mod occasionally;
