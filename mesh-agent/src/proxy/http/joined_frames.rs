@@ -139,14 +139,15 @@ impl Head {
     const END_STREAM: u8 = 1;
 
     const fn of(bytes: &[u8]) -> Option<Self> {
-        let [a, b, c, kind, flags, s, t, u, v, ..] = *bytes else {
+        let Some((head, _)) = bytes.split_first_chunk::<HEAD>() else {
             return None;
         };
+        let [a, b, c, kind, flags, stream @ ..] = *head;
         Some(Self {
             length: u32::from_be_bytes([0, a, b, c]) as usize,
             kind,
             flags,
-            stream: [s, t, u, v],
+            stream,
         })
     }
 
