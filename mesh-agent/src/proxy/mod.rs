@@ -41,4 +41,4 @@ pub use dns::{DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts};
 pub use health_checks::{HealthCheck, HealthChecks};
 pub use http::Reason;
 pub use pod_proxy::{PodProxy, Shared};
-pub use traffic::{Outcomes, TrafficList};
+pub use traffic::{Outcomes, Traffic, TrafficList};
