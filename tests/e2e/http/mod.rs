@@ -3,6 +3,7 @@
 mod attacks;
 mod balancing;
 mod chain;
+mod connect;
 mod detection;
 mod differential;
 mod faithful;

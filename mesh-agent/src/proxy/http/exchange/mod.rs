@@ -35,7 +35,7 @@ use crate::{
 
 use self::{
     sent::Sent,
-    switch::{Switch, switch_protocols},
+    switch::{Switch, join_streams, switch_protocols},
 };
 
 /// A connection to a server that is the client's own from now on, and what the server said already.
@@ -105,12 +105,7 @@ impl<'a> Exchange<'a> {
             .and_then(|key| session.hash(&request, key));
         let (mut head, body) = request.into_parts();
         let upgrade = headers::strip_hop_by_hop(&mut head.headers);
-        let switch = match upgrade {
-            // The HTTP library has no tunnels on streams of HTTP/2.
-            _ if head.method == Method::CONNECT => Switch::Connect,
-            Some(protocol) => Switch::Upgrade(protocol),
-            None => Switch::Nothing,
-        };
+        let switch = Switch::of(&mut head, upgrade);
         let deadline = deadlines::of(&head.headers, policy, is_grpc, Instant::now());
         // A switched connection has no end that could be waited for.
         let deadline = if switch.is_wanted() {
@@ -138,7 +133,7 @@ impl<'a> Exchange<'a> {
     }
 
     async fn run(&mut self) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
-        if self.head.method == Method::CONNECT && !self.may_connect() {
+        if self.head.method == Method::CONNECT && !self.destination.policy.allow_connect {
             return Err(Reason::ConnectMethod);
         }
         let active = self.destination.budget.begin();
@@ -153,6 +148,9 @@ impl<'a> Exchange<'a> {
         guard.request = Some(active);
         let protocol = headers::strip_hop_by_hop(response.headers_mut());
         if self.switch.is_made(response.status()) {
+            if let Switch::ConnectStream(stream) = &self.switch {
+                return join_streams(response, stream.clone());
+            }
             return Box::pin(switch_protocols(response, protocol)).await;
         }
         self.end_if_switching(&mut response);
@@ -168,10 +166,6 @@ impl<'a> Exchange<'a> {
             let close = http::HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
-    }
-
-    fn may_connect(&self) -> bool {
-        self.destination.policy.allow_connect && self.head.version != Version::HTTP_2
     }
 
     async fn tries(&mut self) -> Result<(Response<AnswerBody>, TryGuard), Reason> {
