@@ -49,7 +49,7 @@ pub struct Policy {
     /// How endpoints are asked how they are. Without it they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
-    /// Whether CONNECT requests are passed on, for servers that are forward proxies (HTTP/1 only).
+    /// Whether CONNECT requests are passed on, for servers that are forward proxies.
     pub allow_connect: bool,
 }
 

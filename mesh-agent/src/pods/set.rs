@@ -124,6 +124,7 @@ impl PodSet {
         if let Err(error) = self.change(&pods, OnFailure::Report) {
             tracing::error!("{error}");
         }
+        self.destinations().sweep(std::time::Instant::now());
         if pods.iter().any(|pod| captures_inbound(pod)) {
             self.maps.prune_servers();
         }

@@ -3,14 +3,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use super::{destinations::class, http::Reason};
+use super::{destinations::class, http::Reason, idleness::Idleness};
 
-/// After so long without a request, what is known of a pod and a destination is forgotten: so that
-/// metrics have no more series than are in use.
-const IDLE: Duration = Duration::from_mins(15);
 /// Destinations of one pod that are told apart; requests to others count as theirs together.
 const MOST: usize = 1024;
 /// The name of those others.
@@ -23,9 +20,7 @@ pub struct Traffic(Mutex<HashMap<Arc<str>, Counted>>);
 #[derive(Debug)]
 struct Counted {
     outcomes: Outcomes,
-    /// There was one since the last look.
-    was_used: bool,
-    idle_since: Instant,
+    idleness: Idleness,
 }
 
 /// What became of requests.
@@ -51,10 +46,9 @@ impl Traffic {
         };
         let counted = counted.entry(name).or_insert_with(|| Counted {
             outcomes: Outcomes::default(),
-            was_used: true,
-            idle_since: Instant::now(),
+            idleness: Idleness::new(Instant::now()),
         });
-        counted.was_used = true;
+        counted.idleness.used();
         counted.outcomes.answered[class(status)] += 1;
         if let Some(reason) = reason {
             counted.outcomes.own_answers[reason.number()] += 1;
@@ -63,12 +57,8 @@ impl Traffic {
 
     /// Forgets what was not used for long.
     pub fn sweep(&self, now: Instant) {
-        self.lock().retain(|_, counted| {
-            if std::mem::take(&mut counted.was_used) {
-                counted.idle_since = now;
-            }
-            now.saturating_duration_since(counted.idle_since) < IDLE
-        });
+        self.lock()
+            .retain(|_, counted| !counted.idleness.is_over(now));
     }
 
     /// All of it.
@@ -86,7 +76,7 @@ impl Traffic {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::idleness::IDLE, *};
 
     #[test]
     fn what_is_idle_is_forgotten_and_what_is_not_is_kept() {

@@ -1,9 +1,14 @@
 //! Servers are asked how they are, and used accordingly, before any request fails.
 
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
 use anyhow::{Result, ensure};
 use mesh_tests::{Agent, scenario, wait_until};
 
-use super::{BOUND, PORT, Web, asked};
+use super::{BOUND, PORT, WEB, Web, asked};
 use crate::peers::{OTHER, SERVER, at};
 
 /// Nobody listens there.
@@ -102,5 +107,64 @@ fn grpc_s_own_health_service_is_understood() {
         wait_down(&agent, &at(SERVER, 7004), true)?;
         say("1")?;
         wait_down(&agent, &at(SERVER, 7004), false)
+    });
+}
+
+#[test]
+fn a_server_that_is_well_again_gets_a_share_that_grows() {
+    const SLOW_START: Duration = Duration::from_secs(8);
+    const REQUESTS: u32 = 200;
+    // Of two servers, once both have started.
+    const SHARE: f64 = REQUESTS as f64 / 2.0;
+    let warmth = |age: Duration| (age.as_secs_f64() / SLOW_START.as_secs_f64()).clamp(0.1, 1.0);
+    // Five standard deviations.
+    let spread = |expected: f64| 5.0 * (expected * (1.0 - expected / f64::from(REQUESTS))).sqrt();
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let policy = "{healthCheck: {type: http, path: /healthz, interval: 50ms}, \
+                      balance: {algorithm: random, slowStart: 8s}}";
+        let agent = web.agent_for_both(node, policy)?;
+        let started = Instant::now();
+        let say = |up: &str| -> Result<String> {
+            let url = format!("http://{}/healthz?up={up}", at(SERVER, PORT));
+            web.server.run(["curl", "-sS", &url])?.success()
+        };
+        say("0")?;
+        wait_down(&agent, &at(SERVER, PORT), true)?;
+        // Until then the other one is new as well.
+        sleep(SLOW_START.saturating_sub(started.elapsed()));
+        let before = Instant::now();
+        say("1")?;
+        wait_down(&agent, &at(SERVER, PORT), false)?;
+        let after = Instant::now();
+        let mut shares = Vec::new();
+        loop {
+            let counted = asked(&Web::log(&web.server)?, "/ok");
+            // It is as old as this at least when the first request is sent, and at most when the last is.
+            let youngest = after.elapsed();
+            let url = format!("http://{WEB}/ok?n=[1-{REQUESTS}]");
+            web.client
+                .run(["curl", "-sS", "-o", "/dev/null", &url])?
+                .success()?;
+            let oldest = before.elapsed();
+            let share = (asked(&Web::log(&web.server)?, "/ok") - counted) as f64;
+            let (least, most) = (SHARE * warmth(youngest), SHARE * warmth(oldest));
+            ensure!(
+                (least - spread(least)..=most + spread(most)).contains(&share),
+                "{share} of {REQUESTS}, {oldest:?} after it was well: not {least} to {most}"
+            );
+            shares.push(share);
+            if youngest >= SLOW_START {
+                break;
+            }
+        }
+        let (first, last) = (shares.first(), shares.last());
+        ensure!(
+            first
+                .zip(last)
+                .is_some_and(|(first, last)| first * 2.0 < *last),
+            "{shares:?}"
+        );
+        Ok(())
     });
 }

@@ -87,6 +87,16 @@ fn what_can_be_understood_in_two_ways_is_refused_and_not_passed_on() {
         }
         let log = Web::log(&web.server)?;
         ensure!(asked(&log, "/never") == 0, "{log}");
+        // An answer to HEAD has no body, whoever gives it.
+        for (method, has_body) in [("GET", true), ("HEAD", false)] {
+            let heard = web.raw(&[&format!("{method} /#a HTTP/1.1\\r\\n{host}\\r\\n")])?;
+            let body = heard.split_once("\r\n\r\n").map(|(_, body)| body.trim());
+            ensure!(heard.starts_with("HTTP/1.1 400"), "{method}: {heard}");
+            ensure!(
+                body.is_some_and(|it| it.is_empty() != has_body),
+                "{method}: {heard}"
+            );
+        }
         let own = &agent.json("destinations")?[0]["ownAnswers"];
         ensure!(own["malformed_length_and_chunked"] == 2, "{own}");
         Ok(())

@@ -5,6 +5,7 @@ mod balancing;
 mod breaker;
 mod chain;
 mod concurrency;
+mod connect;
 mod detection;
 mod differential;
 mod faithful;

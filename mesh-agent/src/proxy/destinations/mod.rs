@@ -2,18 +2,16 @@
 
 mod destination;
 mod endpoint;
+mod original;
 mod policy;
 mod target;
 
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Instant,
 };
-
-use lru::LruCache;
 
 pub(in crate::proxy) use destination::class;
 pub use destination::{Destination, RequestCounters, Server};
@@ -21,11 +19,8 @@ pub use endpoint::Endpoint;
 pub use policy::{Policy, Retries};
 pub use target::Target;
 
+use self::original::OriginalServers;
 use crate::config::{self, Config, Protocol};
-
-/// Addresses of one destination without endpoints, or of all that are not listed, that are
-/// remembered: what is known of others is forgotten, the longest unused first.
-const MOST_ADDRESSES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// The destinations of one configuration.
 #[derive(Debug)]
@@ -70,7 +65,7 @@ struct Listed {
 enum Servers {
     Fixed(Arc<Destination>),
     /// The address that the app connects to.
-    Original(Mutex<LruCache<SocketAddr, Arc<Destination>>>),
+    Original(OriginalServers),
 }
 
 /// The destinations of the running configuration, the same for all pods.
@@ -179,6 +174,16 @@ impl Destinations {
         let listed = self.listed.iter().chain(&self.unlisted);
         listed.flat_map(|listed| listed.servers.list()).collect()
     }
+
+    /// Forgets those that are not in the file and were not used for long, and their series with them.
+    /// Those of the file share a series by name, which must not go back.
+    pub fn sweep(&self, now: Instant) {
+        for listed in self.unlisted.iter().chain([&self.plain]) {
+            if let Servers::Original(known) = &listed.servers {
+                known.sweep(now);
+            }
+        }
+    }
 }
 
 impl Route {
@@ -237,7 +242,7 @@ impl Listed {
             is_by_host_only: false,
             protocol: defaults.protocol,
             policy: Arc::new(Policy::from(&defaults.policy)),
-            servers: Servers::original(),
+            servers: Servers::Original(OriginalServers::new()),
         }
     }
 
@@ -264,7 +269,7 @@ impl Listed {
             is_by_host_only: destination.addresses.is_empty(),
             protocol: destination.protocol,
             servers: if servers.is_empty() {
-                Servers::original()
+                Servers::Original(OriginalServers::new())
             } else {
                 let earlier = match earlier.map(|earlier| &earlier.servers) {
                     Some(Servers::Fixed(earlier)) => Some(&**earlier),
@@ -298,37 +303,29 @@ impl Listed {
     fn destination(&self, original: SocketAddr) -> Arc<Destination> {
         match &self.servers {
             Servers::Fixed(destination) => Arc::clone(destination),
-            Servers::Original(known) => {
-                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                let made = || {
-                    let name = self.name.clone();
-                    Arc::new(Destination::new(
-                        name.unwrap_or_else(|| original.to_string().into()),
-                        self.protocol,
-                        Arc::clone(&self.policy),
-                        &[Server::only(original)],
-                        None,
-                        Instant::now(),
-                    ))
-                };
-                Arc::clone(known.get_or_insert(original, made))
-            }
+            Servers::Original(known) => known.get(original, |now| {
+                let name = self.name.clone();
+                Destination::new(
+                    name.unwrap_or_else(|| original.to_string().into()),
+                    self.protocol,
+                    Arc::clone(&self.policy),
+                    &[Server::only(original)],
+                    None,
+                    now,
+                )
+            }),
         }
     }
 }
 
 impl Servers {
-    fn original() -> Self {
-        Self::Original(Mutex::new(LruCache::new(MOST_ADDRESSES)))
-    }
-
     fn list(&self) -> Vec<Arc<Destination>> {
         match self {
             Self::Fixed(destination) => vec![Arc::clone(destination)],
-            Self::Original(known) => {
-                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.iter().map(|(_, known)| Arc::clone(known)).collect()
-            }
+            Self::Original(known) => known.list(),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,12 +62,22 @@ impl Refusal {
 
     /// From now on it is. Gives the request that stands for it: so its answer keeps its place after
     /// those to the requests before.
-    fn refuse(&self, reason: Reason) -> Vec<u8> {
+    fn refuse(&self, reason: Reason, refused: &[u8]) -> Vec<u8> {
         self.reason.get_or_init(|| reason);
         let made = || format!("/refused-{:032x}", rand::random::<u128>());
         let path = self.path.get_or_init(made);
-        format!("GET {path} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n").into_bytes()
+        let method = method_for(refused);
+        format!("{method} {path} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n")
+            .into_bytes()
     }
+}
+
+/// The method of what stands for a refused request: an answer to HEAD has no body, a refusal's neither
+/// (RFC 9110, 9.3.2).
+fn method_for(refused: &[u8]) -> &'static str {
+    let line = refused.iter().position(|byte| !b"\r\n".contains(byte));
+    let is_head = line.is_some_and(|start| refused[start..].starts_with(b"HEAD "));
+    if is_head { "HEAD" } else { "GET" }
 }
 
 /// Passes only requests that can be understood in one way.
@@ -144,8 +154,8 @@ impl StrictIo {
 
     /// What is to be passed instead of what is refused. Inside a body that is an error.
     fn refuse(&mut self, reason: Reason) -> io::Result<()> {
-        self.held = Vec::new();
-        let instead = self.refusal.refuse(reason);
+        let refused = std::mem::take(&mut self.held);
+        let instead = self.refusal.refuse(reason, &refused);
         if self.framing.is_inside_body() {
             self.refusal.is_in_body.store(true, Ordering::Relaxed);
             return Err(io::ErrorKind::InvalidData.into());
@@ -277,5 +287,31 @@ impl AsyncWrite for StrictIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_for_a_refused_head_is_a_head() {
+        for (refused, method) in [
+            (&b"HEAD /a HTTP/1.1\nhost: a"[..], "HEAD"),
+            (b"\r\n\r\nHEAD /#b HTTP/1.1\r\n", "HEAD"),
+            (b"HEADS / HTTP/1.1\r\n", "GET"),
+            (b"head / HTTP/1.1\r\n", "GET"),
+            (b"POST /HEAD HTTP/1.1\r\n", "GET"),
+            (b"\r\n", "GET"),
+            (b"", "GET"),
+        ] {
+            let refusal = Refusal::default();
+            let instead = refusal.refuse(Reason::HeadTimeout, refused);
+            let instead = String::from_utf8_lossy(&instead);
+            let mut parts = instead.split(' ');
+            assert_eq!(parts.next(), Some(method), "{refused:?}");
+            let path = parts.next().unwrap_or_default();
+            assert_eq!(refusal.stands_for(path), Some(Reason::HeadTimeout));
+        }
     }
 }

@@ -47,7 +47,7 @@ use crate::{
 use self::{
     overload::{hear, tell},
     sent::Sent,
-    switch::{Switch, switch_protocols},
+    switch::{Switch, join_streams, switch_protocols},
 };
 
 /// A connection to a server that is the client's own from now on, and what the server said already.
@@ -129,12 +129,7 @@ impl<'a> Exchange<'a> {
             .and_then(|key| session.hash(&request, key));
         let (mut head, body) = request.into_parts();
         let upgrade = headers::strip_hop_by_hop(&mut head.headers);
-        let switch = match upgrade {
-            // The HTTP library has no tunnels on streams of HTTP/2.
-            _ if head.method == Method::CONNECT => Switch::Connect,
-            Some(protocol) => Switch::Upgrade(protocol),
-            None => Switch::Nothing,
-        };
+        let switch = Switch::of(&mut head, upgrade);
         let begun = Instant::now();
         let deadline = deadlines::of(&head.headers, policy, is_grpc, begun, begun);
         // A switched connection has no end that could be waited for.
@@ -167,7 +162,7 @@ impl<'a> Exchange<'a> {
     }
 
     async fn run(&mut self) -> Result<(Response<AnswerBody>, Option<Tunnel>), Refusal> {
-        if self.head.method == Method::CONNECT && !self.may_connect() {
+        if self.head.method == Method::CONNECT && !self.destination.policy.allow_connect {
             return Err(Reason::ConnectMethod.into());
         }
         self.be_admitted().await?;
@@ -189,6 +184,9 @@ impl<'a> Exchange<'a> {
         guard.turn = self.turn.take();
         let protocol = headers::strip_hop_by_hop(response.headers_mut());
         if self.switch.is_made(response.status()) {
+            if let Switch::ConnectStream(stream) = &self.switch {
+                return Ok(join_streams(response, stream.clone())?);
+            }
             return Ok(Box::pin(switch_protocols(response, protocol)).await?);
         }
         self.end_if_switching(&mut response);
@@ -204,10 +202,6 @@ impl<'a> Exchange<'a> {
             let close = http::HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
-    }
-
-    fn may_connect(&self) -> bool {
-        self.destination.policy.allow_connect && self.head.version != Version::HTTP_2
     }
 
     async fn tries(&mut self) -> Result<(Response<AnswerBody>, TryGuard), Refusal> {
