@@ -1,5 +1,6 @@
 //! HTTP through the agent: faithful to both sides, balanced, with time-outs and retries.
 
+mod advise;
 mod attacks;
 mod balancing;
 mod breaker;

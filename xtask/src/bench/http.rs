@@ -22,6 +22,9 @@ pub enum Subject {
     Direct,
     /// The agent.
     Agent,
+    /// The same agent, with every breaker and limit on.
+    #[value(name = "agent-policies")]
+    AgentWithPolicies,
     /// Envoy.
     Envoy,
     /// nginx, which speaks HTTP/1 to servers whatever its clients speak.
@@ -33,9 +36,10 @@ pub enum Subject {
 
 impl Subject {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Direct,
         Self::Agent,
+        Self::AgentWithPolicies,
         Self::Envoy,
         Self::Nginx,
         Self::HaProxy,
@@ -46,6 +50,7 @@ impl Subject {
         match self {
             Self::Direct => "direct",
             Self::Agent => "agent",
+            Self::AgentWithPolicies => "agent+all",
             Self::Envoy => "Envoy",
             Self::Nginx => "nginx",
             Self::HaProxy => "HAProxy",
@@ -56,7 +61,7 @@ impl Subject {
     fn pod(self) -> (&'static str, &'static str) {
         match self {
             Self::Direct => ("web-direct", "10.78.0.41"),
-            Self::Agent => ("web-agent", "10.78.0.42"),
+            Self::Agent | Self::AgentWithPolicies => ("web-agent", "10.78.0.42"),
             Self::Envoy => ("web-envoy", "10.78.0.43"),
             Self::Nginx => ("web-nginx", "10.78.0.44"),
             Self::HaProxy => ("web-haproxy", "10.78.0.45"),
@@ -97,6 +102,11 @@ impl Protocol {
         }
     }
 
+    /// Where the destination with every breaker and limit is.
+    const fn port_with_policies(self) -> u16 {
+        self.port() + 10
+    }
+
     /// Where a proxy listens for it, behind iptables.
     const fn proxy_port(self) -> u16 {
         match self {
@@ -112,7 +122,9 @@ const DESTINATION: &str = "10.96.0.10";
 
 /// The pods, the server and the proxies.
 struct Site {
-    clients: BTreeMap<Subject, Pod>,
+    /// Those that are there and wanted.
+    subjects: Vec<Subject>,
+    clients: BTreeMap<&'static str, Pod>,
     agent: Agent,
     proxies: BTreeMap<Subject, Running>,
     _server: Running,
@@ -129,8 +141,8 @@ pub fn run(
     wanted: &[Subject],
 ) -> Result<Report> {
     let mut site = Site::open(lab, binary)?;
-    site.clients
-        .retain(|subject, _| wanted.is_empty() || wanted.contains(subject));
+    site.subjects
+        .retain(|subject| wanted.is_empty() || wanted.contains(subject));
     let mut loads = Load::all();
     loads.retain(|load| load.name().contains(named));
     let mut report = Report::new(site.subjects(), loads.clone());
@@ -165,32 +177,36 @@ impl Site {
         let server = lab.pod(SERVER.0, SERVER.1)?;
         let nginx = proxies::server(lab, &server)?;
         let mut clients = BTreeMap::new();
-        for subject in Subject::ALL {
-            let (name, address) = subject.pod();
+        for (name, address) in Subject::ALL.map(Subject::pod) {
+            if clients.contains_key(name) {
+                continue;
+            }
             let pod = lab.pod(name, address)?;
             super::variant::run_in(
                 &pod,
                 &["ip", "route", "add", "10.96.0.0/16", "via", SERVER.1],
             )?;
-            clients.insert(subject, pod);
+            clients.insert(name, pod);
         }
         let mut proxies = BTreeMap::new();
         for subject in [Subject::Envoy, Subject::Nginx, Subject::HaProxy] {
-            let Some(pod) = clients.get(&subject) else {
+            let Some(pod) = clients.get(subject.pod().0) else {
                 continue;
             };
             if let Some(proxy) = proxies::start(lab, pod, subject)? {
                 proxies.insert(subject, proxy);
                 proxies::redirect(pod)?;
             } else {
-                clients.remove(&subject);
+                clients.remove(subject.pod().0);
             }
         }
         let pod = clients
-            .get(&Subject::Agent)
+            .get(Subject::Agent.pod().0)
             .context("no pod for the agent")?;
         let agent = Agent::start(lab, binary, &proxies::agent_configuration(lab, pod))?;
+        let is_there = |subject: &Subject| clients.contains_key(subject.pod().0);
         Ok(Self {
+            subjects: Subject::ALL.into_iter().filter(is_there).collect(),
             clients,
             agent,
             proxies,
@@ -200,20 +216,21 @@ impl Site {
 
     /// Those that there are on this machine.
     fn subjects(&self) -> Vec<Subject> {
-        self.clients.keys().copied().collect()
+        self.subjects.clone()
     }
 
     fn process(&self, subject: Subject) -> Option<u32> {
         match subject {
-            Subject::Agent => Some(self.agent.pid()),
+            Subject::Agent | Subject::AgentWithPolicies => Some(self.agent.pid()),
             _ => self.proxies.get(&subject).map(Running::pid),
         }
     }
 
     fn measure(&self, subject: Subject, load: Load, seconds: u32, log: &Path) -> Result<Measured> {
-        let client = self.clients.get(&subject).context("no such pod")?;
+        let client = self.clients.get(subject.pod().0).context("no such pod")?;
         let (host, port) = match subject {
             Subject::Direct => (SERVER.1, load.protocol.server_port()),
+            Subject::AgentWithPolicies => (DESTINATION, load.protocol.port_with_policies()),
             _ => (DESTINATION, load.protocol.port()),
         };
         let url = format!("http://{host}:{port}/{}", load.page());

@@ -78,7 +78,7 @@ pub fn start(lab: &Lab, pod: &Pod, subject: Subject) -> Result<Option<Running>> 
             command.arg("-f").arg(file);
             command
         }
-        Subject::Direct | Subject::Agent => return Ok(None),
+        Subject::Direct | Subject::Agent | Subject::AgentWithPolicies => return Ok(None),
     };
     start_server(command, || is_listening(pod)).map(Some)
 }
@@ -116,17 +116,31 @@ pub fn redirect(pod: &Pod) -> Result<()> {
     Ok(())
 }
 
+/// What all have.
+const POLICY: &str = "timeouts: {request: 15s}, retries: {attempts: 2, on: [connect-failure, refused-stream, reset]}";
+
+/// Every breaker and limit, none of which is reached.
+const PROTECTION: &str = "breaker: {consecutive: 100, failureRatio: 0.5, slowCall: {threshold: 10s}, \
+    throttle: {}, ejection: {failureRatio: 0.5}}, \
+    limits: {requests: 10000, connections: 10000, adaptive: {min: 1000, max: 100000}, \
+    rate: [{limit: 1000000, per: 1s, follow: [{failureRatio: 0.5, factor: 0.5}]}, \
+    {algorithm: sliding-window, limit: 1000000, per: 1s, by: pod}]}, \
+    fallback: {body: sorry}, critical: [\"path:/pay\", \"header:x-vip\"]";
+
 /// The agent's file.
 pub fn agent_configuration(lab: &Lab, pod: &Pod) -> String {
-    let destinations = Protocol::ALL.map(|protocol| {
+    let destination = |protocol: Protocol, port, policy: &str| {
         format!(
             "  - {{name: web{port}, addresses: [{DESTINATION}], port: {port}, endpoints: [{{address: \
-             \"{}:{}\"}}], policy: {{timeouts: {{request: 15s}}, retries: {{attempts: 2, on: \
-             [connect-failure, refused-stream, reset]}}}}}}\n",
+             \"{}:{}\"}}], policy: {{{policy}}}}}\n",
             SERVER.1,
             protocol.server_port(),
-            port = protocol.port()
         )
+    };
+    let destinations = Protocol::ALL.map(|protocol| {
+        let all = format!("{POLICY}, {PROTECTION}");
+        destination(protocol, protocol.port(), POLICY)
+            + &destination(protocol, protocol.port_with_policies(), &all)
     });
     let pods = [PodEntry::of(pod, &["capture: {outbound: true}"])];
     lab::configuration(lab, &pods) + "destinations:\n" + &destinations.concat()

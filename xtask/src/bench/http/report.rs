@@ -19,6 +19,8 @@ pub struct Report {
 const CPU: f64 = 0.6;
 const RATE: f64 = 1.5;
 const MEMORY: f64 = 0.5;
+/// Most of the CPU time per request with every breaker and limit on, as a multiple of that with none.
+const POLICIES: f64 = 1.03;
 
 impl Report {
     /// An empty one.
@@ -58,15 +60,31 @@ impl Report {
         median(self.values(load, subject, of))
     }
 
-    /// The median of the rounds' ratios of the agent to Envoy.
+    /// The median of the rounds' ratios of one subject to another.
+    fn ratio(
+        &self,
+        load: Load,
+        [one, other]: [Subject; 2],
+        of: impl Fn(&Measured) -> Option<f64>,
+    ) -> Option<f64> {
+        let one = self.values(load, one, &of);
+        let other = self.values(load, other, &of);
+        let ratios = one.into_iter().zip(other);
+        median(ratios.map(|(one, other)| one / other).collect())
+    }
+
+    /// The same, of the agent to Envoy.
     fn to_envoy(&self, load: Load, of: impl Fn(&Measured) -> Option<f64>) -> Option<f64> {
-        let agent = self.values(load, Subject::Agent, &of);
-        let envoy = self.values(load, Subject::Envoy, &of);
+        self.ratio(load, [Subject::Agent, Subject::Envoy], of)
+    }
+
+    /// The CPU of a request with every breaker and limit on, as a multiple of that with none, over all loads.
+    fn cost_of_policies(&self) -> Option<f64> {
+        let loads = self.loads.iter().filter(|load| !load.is_fixed_rate());
+        let both = [Subject::AgentWithPolicies, Subject::Agent];
         median(
-            agent
-                .into_iter()
-                .zip(envoy)
-                .map(|(agent, envoy)| agent / envoy)
+            loads
+                .filter_map(|load| self.ratio(*load, both, |it| it.cpu))
                 .collect(),
         )
     }
@@ -118,6 +136,14 @@ impl Report {
                     rate >= RATE,
                 );
             }
+        }
+        if let Some(cost) = self.cost_of_policies() {
+            print_target(
+                "all policies on: CPU × all off",
+                &format!("{cost:.3}"),
+                &format!("≤ {POLICIES}"),
+                cost <= POLICIES,
+            );
         }
         if let Some(memory) = self.memory_to_envoy() {
             print_target(
