@@ -88,7 +88,7 @@ impl Caller {
         now: Instant,
         random: f64,
     ) -> Option<Permit> {
-        if !is_critical && !self.throttle.admit(THROTTLE, now, random) {
+        if !is_critical && !self.throttle.admit(THROTTLE, now, || random) {
             return None;
         }
         self.breaker.admit(limits, now).ok()

@@ -1,59 +1,61 @@
 //! What is known of requests that an app works on, until it has made the calls that belong to them.
 
 use std::{
-    collections::HashMap,
+    num::NonZeroUsize,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Requests that are remembered. When there are more, what is known of them is lost, and with it no request.
-const MOST: usize = 4096;
+use lru::LruCache;
+
+/// Requests that are remembered. When there are more, what is known of the oldest is lost, and with it no
+/// request.
+const MOST: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// For how long: an app answers before that, or its client has given up.
 const LIFETIME: Duration = Duration::from_mins(1);
 
 /// What is known of requests, by the hash of their identifier.
 #[derive(Debug)]
-pub struct ByRequest<T>(Mutex<HashMap<u64, (T, Instant)>>);
+pub struct ByRequest<T>(Mutex<LruCache<u64, (T, Instant)>>);
 
 impl<T> Default for ByRequest<T> {
     fn default() -> Self {
-        Self(Mutex::default())
+        // Room is made when it is needed.
+        let mut all = LruCache::unbounded();
+        all.resize(MOST);
+        Self(Mutex::new(all))
     }
 }
 
 impl<T: Copy> ByRequest<T> {
     /// This is known of a request from now on.
     pub fn add(&self, request: u64, known: T, now: Instant) {
-        let mut all = self.lock();
-        if all.len() >= MOST {
-            all.retain(|_, (_, until)| now < *until);
-        }
-        if all.len() < MOST {
-            all.insert(request, (known, now + LIFETIME));
-        }
+        self.lock().put(request, (known, now + LIFETIME));
     }
 
     /// What is known of a request.
     pub fn get(&self, request: u64, now: Instant) -> Option<T> {
         let all = self.lock();
-        let (known, until) = all.get(&request)?;
+        let (known, until) = all.peek(&request)?;
         (now < *until).then_some(*known)
     }
 
     /// What is known of a request; forgets it.
     pub fn take(&self, request: u64, now: Instant) -> Option<T> {
-        let (known, until) = self.lock().remove(&request)?;
+        let (known, until) = self.lock().pop(&request)?;
         (now < until).then_some(known)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (T, Instant)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<u64, (T, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -85,16 +87,16 @@ mod tests {
     }
 
     #[test]
-    fn old_ones_make_room_and_there_are_never_too_many() {
+    fn the_oldest_make_room() {
         let known = ByRequest::default();
         let now = Instant::now();
-        for request in 0..2 * MOST as u64 {
+        let most = MOST.get() as u64;
+        for request in 0..3 * most {
             known.add(request, request, now);
         }
-        assert_eq!(known.lock().len(), MOST);
-        let later = now + LIFETIME;
-        known.add(u64::MAX, u64::MAX, later);
-        assert_eq!(known.lock().len(), 1);
-        assert!(known.take(u64::MAX, later).is_some());
+        assert_eq!(known.lock().len(), MOST.get());
+        assert_eq!(known.get(3 * most - 1, now), Some(3 * most - 1));
+        assert_eq!(known.get(2 * most, now), Some(2 * most));
+        assert_eq!(known.get(2 * most - 1, now), None);
     }
 }

@@ -66,13 +66,19 @@ impl Throttle {
         self.probability
     }
 
-    /// Whether a request is let through; `random` is uniform in 0..1. One that is not counts as one that was
+    /// Whether a request is let through; `random` gives a number uniform in 0..1. One that is not counts as one that was
     /// not accepted.
-    pub fn admit(&mut self, limits: ThrottleLimits, now: Instant, random: f64) -> bool {
+    pub fn admit(
+        &mut self,
+        limits: ThrottleLimits,
+        now: Instant,
+        random: impl FnOnce() -> f64,
+    ) -> bool {
         let patience = PATIENCE / (1 << self.in_a_row.min(WELL_AGAIN));
         let waited = self.let_through.map(|at| now.saturating_duration_since(at));
         let is_due = waited.is_none_or(|waited| waited >= patience);
-        if !is_due && random < self.rejection_probability(limits, now) {
+        let probability = self.rejection_probability(limits, now);
+        if !is_due && probability > 0.0 && random() < probability {
             self.requests.add(true, now);
             return false;
         }
@@ -114,7 +120,7 @@ mod tests {
         let mut sent = 0;
         for _ in 0..seconds * 1000 {
             *now += MS;
-            if throttle.admit(LIMITS, *now, rand::random()) {
+            if throttle.admit(LIMITS, *now, rand::random) {
                 sent += 1;
                 throttle.record(rand::random::<f64>() < accepts, *now);
             }
@@ -173,9 +179,9 @@ mod tests {
             let probability = throttle.rejection_probability(limits, now);
             prop_assert!((probability - expected).abs() < 1e-9);
             prop_assert!((0.0..1.0).contains(&probability));
-            prop_assert!(throttle.admit(limits, now, 0.0), "the first");
-            prop_assert!(throttle.admit(limits, now, probability));
-            prop_assert!(probability < 1e-9 || !throttle.admit(limits, now, probability - 1e-9));
+            prop_assert!(throttle.admit(limits, now, || 0.0), "the first");
+            prop_assert!(throttle.admit(limits, now, || probability));
+            prop_assert!(probability < 1e-9 || !throttle.admit(limits, now, || probability - 1e-9));
             prop_assert!(throttle.rejection_probability(limits, now + LIMITS.window * 2) < 1e-9);
         }
     }

@@ -160,6 +160,10 @@ impl Captured<'_> {
         if let Poll::Ready(told) = at_once.await {
             return Ok(First::Client(told?, None));
         }
+        if destination.is_broken(Instant::now()) {
+            // It says so.
+            self.be_admitted(destination).await?;
+        }
         let mut connecting = pin!(self.connect(destination));
         let connected = tokio::select! {
             biased;

@@ -8,6 +8,7 @@ use std::{
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Says yes at most every 10 s.
+#[derive(Debug, Default)]
 pub struct Occasionally(Mutex<Option<Instant>>);
 
 impl Occasionally {

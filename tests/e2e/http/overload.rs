@@ -194,9 +194,8 @@ fn what_only_observes_lets_all_through_and_says_what_it_would_refuse() {
     });
 }
 
-/// A client's pod and a server's with overload control, both captured.
-fn both(node: &Node, web: &Web) -> Result<Agent> {
-    let overload = "overload: {concurrency: 4, queue: {maxWait: 100ms}, admission: {}}";
+/// A client's pod and a server's with this overload control, both captured.
+fn both(node: &Node, web: &Web, overload: &str) -> Result<Agent> {
     let config = node
         .config()
         .pod(&web.client)
@@ -212,7 +211,8 @@ fn both(node: &Node, web: &Web) -> Result<Agent> {
 fn under_overload_the_important_are_served_and_callers_are_told() {
     scenario(|node| {
         let web = Web::new(node)?;
-        let agent = both(node, &web)?;
+        let overload = "overload: {concurrency: 4, queue: {maxWait: 100ms}, admission: {}}";
+        let agent = both(node, &web, overload)?;
         // Four at a time in 20 ms each are 200 a second; twice as many of each kind come.
         let load = web.client.python(
             "priority_load.py",
@@ -239,6 +239,29 @@ fn under_overload_the_important_are_served_and_callers_are_told() {
             destinations[0]["ownAnswers"]["server_overloaded"].as_u64() > Some(10),
             "the caller's agent was not told: {text}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn callers_are_told_nothing_that_is_only_observed() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let overload =
+            "overload: {mode: observe, concurrency: 1, queue: {maxWait: 20ms}, admission: {}}";
+        let agent = both(node, &web, overload)?;
+        let load = web.client.python(
+            "priority_load.py",
+            [&*at(WEB, 80), "/slow?ms=20", "5", "bulk=150"],
+        )?;
+        let seen = load.json()?;
+        ensure!(seen["bulk"]["200"] == 750, "{seen}");
+        let text = agent.json("destinations")?.to_string();
+        ensure!(
+            text.contains("low_priority") && text.contains("queue_timeout"),
+            "{text}"
+        );
+        ensure!(!text.contains("server_overloaded"), "{text}");
         Ok(())
     });
 }

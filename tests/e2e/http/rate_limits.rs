@@ -155,6 +155,11 @@ fn what_only_observes_refuses_nothing_and_says_what_it_would() {
             metrics.lines().any(|it| it == line),
             "{line} is not in {metrics}"
         );
+        let log = agent.log()?;
+        ensure!(
+            log.contains("destination web: mode observe: would refuse a request"),
+            "{log}"
+        );
         // And from now on it does.
         let enforced = web.config(
             node,

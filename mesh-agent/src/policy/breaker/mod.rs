@@ -331,6 +331,12 @@ impl Breaker {
         }
     }
 
+    /// What it takes beside itself.
+    #[cfg(test)]
+    pub fn heap_bytes(&self) -> usize {
+        self.calls.as_ref().map_or(0, Calls::bytes)
+    }
+
     fn calls(&mut self, limits: &BreakerLimits) -> &mut Calls {
         if self
             .calls

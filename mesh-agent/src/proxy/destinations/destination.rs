@@ -12,7 +12,7 @@ use std::{
 
 use super::{super::http::Reason, endpoint::Endpoint, policy::Policy};
 use crate::{
-    config::Protocol,
+    config::{Mode, Protocol},
     policy::{
         adaptive_timeout::ResponseTimes,
         balance::{self, Balancer, EndpointLoad},
@@ -20,7 +20,10 @@ use crate::{
         response_histogram::ResponseHistogram,
         retry_budget::{ActiveRequest, RetryBudget},
     },
-    proxy::protection::Protection,
+    proxy::{
+        occasionally::Occasionally,
+        protection::{Protection, Refusal},
+    },
 };
 
 /// When fewer than half of the endpoints are healthy, all are used (Envoy's default).
@@ -92,6 +95,8 @@ pub struct RequestCounters {
     pub own_answers: [AtomicU64; Reason::ALL.len()],
     /// Requests that it would have refused, but for `mode: observe`, likewise.
     pub would_refuse: [AtomicU64; Reason::ALL.len()],
+    /// Says so now and then.
+    would_refuse_log: Occasionally,
     /// Answers that stand for a refusal or a failure.
     pub degraded: AtomicU64,
     /// How long answers took until they began.
@@ -220,6 +225,31 @@ impl Destination {
             client_speaks_first: AtomicBool::new(false),
             response_times: Mutex::default(),
         }
+    }
+
+    /// Refuses a request, unless that is only to be observed: then it is counted, and said now and then.
+    pub fn refuse(&self, mode: Mode, refusal: Refusal) -> Result<(), Refusal> {
+        if mode == Mode::Enforce {
+            return Err(refusal);
+        }
+        let (counters, reason) = (&self.counters, refusal.reason);
+        RequestCounters::count(&counters.would_refuse[reason.number()]);
+        if counters.would_refuse_log.now() {
+            let (name, code) = (&self.name, reason.code());
+            tracing::info!("destination {name}: mode observe: would refuse a request: {code}");
+        }
+        Ok(())
+    }
+
+    /// Whether its breaker is open, and acts.
+    pub fn is_broken(&self, now: Instant) -> bool {
+        let policy = self.policy.protection.as_deref();
+        policy.is_some_and(|policy| {
+            let acts = (policy.breaker.as_ref()).is_some_and(|it| it.mode == Mode::Enforce);
+            let view = acts.then(|| self.protection.breaker(policy, now)).flatten();
+            view.and_then(|view| view.probe_in)
+                .is_some_and(|left| !left.is_zero())
+        })
     }
 
     /// A request begins.

@@ -10,11 +10,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use super::{
-    exchange::Tunnel, half_close::Underway, observed::Observed, reason::Reason,
-    try_guard::TryGuard, upstream::http1::Answer,
+    half_close::Underway, observed::Observed, reason::Reason, try_guard::TryGuard,
+    upstream::http1::Answer,
 };
 use crate::policy::deadline::Deadline;
 
@@ -120,7 +123,7 @@ impl AnswerBody {
     }
 
     /// The connection that the answer came over, once the server switched protocols.
-    pub async fn into_tunnel(self) -> Option<Tunnel> {
+    pub async fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
         match self.source {
             Source::Http1(answer) => answer.into_tunnel().await,
             _ => None,

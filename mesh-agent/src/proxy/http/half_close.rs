@@ -64,11 +64,18 @@ pub enum Watch {
 }
 
 impl Watch {
-    /// Resolves once the client has gone. What it sends is left where it is.
-    pub fn poll_gone(&mut self, client: &TcpStream, context: &mut Context<'_>) -> Poll<()> {
+    /// Resolves once the client has gone. What it sends is left where it is: then nobody is woken, and whoever is
+    /// done with the request looks again. With `is_answered`, something of its answer was written already.
+    pub fn poll_gone(
+        &mut self,
+        client: &TcpStream,
+        is_answered: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
         if matches!(self, Self::Open) {
             let mut byte = [0];
             match ready!(client.poll_peek(context, &mut ReadBuf::new(&mut byte))) {
+                Ok(0) if is_answered => *self = Self::Answered,
                 Ok(0) => *self = Self::Closed(Box::pin(sleep(MOMENT))),
                 // The next request: whoever is done with this one reads it.
                 Ok(_) => return Poll::Pending,

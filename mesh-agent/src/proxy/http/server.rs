@@ -110,7 +110,12 @@ pub async fn serve_http1(
     };
     let tunnel = tunnel.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (ended, tunnel) {
-        (Ok(()), Some((server, said))) => join(client, &read, server, &said, &moved).await,
+        (Ok(()), Some(tunnel)) => {
+            let Tunnel { server, said, held } = tunnel;
+            let joined = join(client, &read, server, &said, &moved).await;
+            drop(held);
+            joined
+        }
         (Ok(()), None) => close(client).await,
         (Err(error), _) if error.is_parse() || error.is_timeout() => close(client).await,
         // Dropped: a reset, as the server's end was one, or the client's.

@@ -7,7 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -100,6 +100,10 @@ pub struct StrictIo {
     timer: Option<Pin<Box<Sleep>>>,
     busy: Busy,
     watch: Watch,
+    /// Something of an answer was written since the last request.
+    is_answered: bool,
+    /// Waits for that answer to be written, to read on.
+    reader: Option<Waker>,
 }
 
 impl StrictIo {
@@ -117,6 +121,8 @@ impl StrictIo {
             timer: None,
             busy,
             watch: Watch::default(),
+            is_answered: false,
+            reader: None,
         }
     }
 
@@ -136,6 +142,12 @@ impl StrictIo {
         Poll::Ready(Ok(buffer.filled().len() - before))
     }
 
+    /// Something is written to the client.
+    fn wrote(&mut self) {
+        self.is_answered = true;
+        self.watch.wrote();
+    }
+
     /// Writes what goes past the HTTP server, where it does not come between the parts of an answer.
     fn poll_past(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(bytes) = self.interim.take().filter(|_| self.is_flushed) {
@@ -148,6 +160,7 @@ impl StrictIo {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.past.advance(written);
+            self.wrote();
         }
         Poll::Ready(Ok(()))
     }
@@ -215,7 +228,11 @@ impl AsyncRead for StrictIo {
             let is_answering = this.busy.is_busy() || !this.is_flushed;
             if is_answering && !this.framing.expects_more() {
                 let client = this.io.get_ref();
-                return this.watch.poll_gone(client, context).map(Ok);
+                let gone = this.watch.poll_gone(client, this.is_answered, context);
+                if gone.is_pending() {
+                    this.reader = Some(context.waker().clone());
+                }
+                return gone.map(Ok);
             }
             if let Some(reason) = this.refusal.reason() {
                 // Nothing comes after the request that stands for what was refused.
@@ -225,6 +242,7 @@ impl AsyncRead for StrictIo {
                     Ok(())
                 });
             }
+            this.is_answered = false;
             if this.held.is_empty() {
                 let before = buffer.filled().len();
                 let count = ready!(this.poll_stream(context, buffer))?;
@@ -259,7 +277,7 @@ impl AsyncWrite for StrictIo {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_past(context))?;
         self.is_flushed = false;
-        self.watch.wrote();
+        self.wrote();
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -270,7 +288,7 @@ impl AsyncWrite for StrictIo {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_past(context))?;
         self.is_flushed = false;
-        self.watch.wrote();
+        self.wrote();
         Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 
@@ -281,6 +299,9 @@ impl AsyncWrite for StrictIo {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The HTTP server flushes once it has nothing left to write.
         self.is_flushed = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
         ready!(self.poll_past(context))?;
         Pin::new(&mut self.io).poll_flush(context)
     }

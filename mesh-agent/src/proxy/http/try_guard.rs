@@ -45,6 +45,12 @@ impl TryGuard {
 }
 
 impl TryGuard {
+    /// It carries something else from now on: its place among requests is free, that among connections is not.
+    pub fn no_request(&mut self) {
+        self.request = None;
+        self.turn = None;
+    }
+
     /// What comes of its answer's body; `None` is the end.
     pub fn saw(&mut self, frame: Option<&Result<Frame<Bytes>, BoxError>>) {
         let Some(admitted) = &mut self.admitted else {

@@ -17,11 +17,7 @@ pub use policy::{OverloadPolicy, PriorityHeaders};
 pub use turn::Turn;
 
 use self::policy::Concurrency;
-use super::{
-    destinations::RequestCounters,
-    http::Reason,
-    protection::{Refusal, observe},
-};
+use super::{destinations::Destination, http::Reason, protection::Refusal};
 use crate::{
     config::Mode,
     policy::{
@@ -115,9 +111,13 @@ impl OverloadControl {
         }
     }
 
-    /// Up to which priority requests are let in, if not all are.
+    /// Up to which priority requests are let in, if not all are. Callers are told that: nothing, where it is
+    /// only to be observed.
     pub fn level(&self) -> Option<Priority> {
         self.policy.admission?;
+        if self.policy.mode == Mode::Observe {
+            return None;
+        }
         self.state().level()
     }
 
@@ -125,10 +125,10 @@ impl OverloadControl {
     pub async fn turn(
         self: &Arc<Self>,
         asking: Asking,
-        counters: &RequestCounters,
+        destination: &Destination,
     ) -> Result<Turn, Refusal> {
         let limits = &self.policy.queue;
-        let (ticket, mut given) = match self.begin(asking, counters)? {
+        let (ticket, mut given) = match self.begin(asking, destination)? {
             Begun::At(turn) => return Ok(turn),
             Begun::Waits(ticket, given) => (ticket, given),
         };
@@ -158,7 +158,7 @@ impl OverloadControl {
     fn begin(
         self: &Arc<Self>,
         asking: Asking,
-        counters: &RequestCounters,
+        destination: &Destination,
     ) -> Result<Begun, Refusal> {
         let now = Instant::now();
         let mut state = self.state();
@@ -171,7 +171,9 @@ impl OverloadControl {
             } = asking;
             let is_let_in = admission.admits(priority, stands_for, &limits, now);
             if !is_let_in && !asking.is_critical {
-                observe(self.policy.mode, counters, Reason::LowPriority.into())?;
+                destination.refuse(self.policy.mode, Reason::LowPriority.into())?;
+                // Only observed: what is counted below is as if it had been refused.
+                return Ok(Begun::At(state.work(self)));
             }
         }
         if state.active < state.most(&self.policy) && state.queue.is_empty() {
@@ -180,7 +182,7 @@ impl OverloadControl {
         }
         if self.policy.mode == Mode::Observe {
             if let Some(reason) = state.would_refuse(&self.policy, now) {
-                RequestCounters::count(&counters.would_refuse[reason.number()]);
+                destination.refuse(Mode::Observe, reason.into())?;
             }
             return Ok(Begun::At(state.work(self)));
         }

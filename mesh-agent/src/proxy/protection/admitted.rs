@@ -7,6 +7,7 @@ use std::{
 
 use super::ProtectionPolicy;
 use crate::{
+    config::Mode,
     policy::{
         adaptive_concurrency::AdaptiveConcurrency,
         breaker::{Call, Change, Permit},
@@ -53,7 +54,9 @@ impl Admitted {
     /// What it may take, if it is there to find out whether its destination is well again.
     pub fn probe_timeout(&self) -> Option<Duration> {
         self.permit.filter(Permit::is_probe)?;
-        self.policy()?.breaker.as_ref()?.limits.half_open.timeout
+        let breaker = self.policy()?.breaker.as_ref()?;
+        let timeout = breaker.limits.half_open.timeout;
+        timeout.filter(|_| breaker.mode == Mode::Enforce)
     }
 
     /// Its answer has begun after `took`, or there will be none.
@@ -107,8 +110,8 @@ impl Admitted {
         self.record(call, took, Instant::now());
     }
 
-    fn record(&mut self, call: Call, took: Duration, now: Instant) {
-        let destination = Arc::clone(&self.destination);
+    pub(super) fn record(&mut self, call: Call, took: Duration, now: Instant) {
+        let destination = &self.destination;
         let Some(policy) = destination.policy.protection.as_deref() else {
             return;
         };

@@ -5,6 +5,8 @@
 
 mod admitted;
 mod connections;
+#[cfg(test)]
+mod memory;
 mod policy;
 mod rates;
 mod recently;
@@ -27,10 +29,7 @@ pub use rates::TooMany;
 pub use shared_rates::SharedRates;
 
 use self::{policy::RatePolicy, rates::Rates, recently::Recently, shared_rates::Away};
-use super::{
-    destinations::{Destination, RequestCounters},
-    http::Reason,
-};
+use super::{destinations::Destination, http::Reason};
 use crate::{
     config::Mode,
     policy::{
@@ -53,7 +52,7 @@ pub struct Protection {
     /// How many may be, by how long answers take. 0: not known yet.
     adaptive_limit: AtomicU32,
     /// Connections in use.
-    pub connections: Connections,
+    pub connections: Arc<Connections>,
 }
 
 /// What is only looked at where the policy says so.
@@ -110,7 +109,7 @@ impl Default for Protection {
             }),
             active: AtomicU32::new(0),
             adaptive_limit: AtomicU32::new(0),
-            connections: Connections::default(),
+            connections: Arc::default(),
         }
     }
 }
@@ -123,14 +122,14 @@ impl Protection {
         asking: &Asking<'_>,
         now: Instant,
     ) -> Result<Admitted, Refusal> {
-        let (this, counters) = (&destination.protection, &destination.counters);
+        let this = &destination.protection;
         let share = share(policy, asking);
         // Refused later, it gives back what it got before; the lock below ends first.
         let mut admitted = Admitted::begin(Arc::clone(destination));
         if let Some(most) = this.most(policy)
             && f64::from(admitted.active) > (f64::from(most) * share).max(1.0)
         {
-            observe(policy.limits_mode, counters, Reason::RequestLimit.into())?;
+            destination.refuse(policy.limits_mode, Reason::RequestLimit.into())?;
         }
         let needs_state =
             policy.breaker.is_some() || policy.throttle.is_some() || !policy.rates.is_empty();
@@ -141,22 +140,24 @@ impl Protection {
         if let Some(throttle) = &policy.throttle {
             let limits = throttle.limits;
             let throttling = state.throttle.get_or_insert_with(|| Throttle::new(limits));
-            if !asking.is_critical && !throttling.admit(limits, now, rand::random()) {
-                observe(throttle.mode, counters, Reason::Throttled.into())?;
+            if !asking.is_critical && !throttling.admit(limits, now, rand::random) {
+                destination.refuse(throttle.mode, Reason::Throttled.into())?;
                 admitted.is_throttled = true;
             }
         }
         if let Some(breaker) = &policy.breaker {
             match state.breaker.admit(&breaker.limits, now) {
                 Ok(permit) => admitted.permit = Some(permit),
-                Err(refused) => observe(breaker.mode, counters, refused.into())?,
+                Err(refused) => destination.refuse(breaker.mode, refused.into())?,
             }
         }
         if !policy.rates.is_empty() {
             let active = admitted.active;
             match state.take(policy, |rate| !rate.is_shared, asking, active, now) {
-                Ok(wait) => admitted.wait = wait,
-                Err(too_many) => observe(policy.limits_mode, counters, too_many.into())?,
+                // A wait that is only observed is none.
+                Ok(wait) if policy.limits_mode == Mode::Enforce => admitted.wait = wait,
+                Ok(_) => {}
+                Err(too_many) => destination.refuse(policy.limits_mode, too_many.into())?,
             }
         }
         Ok(admitted)
@@ -202,6 +203,12 @@ impl Protection {
 }
 
 impl State {
+    /// What it takes beside itself.
+    #[cfg(test)]
+    fn heap_bytes(&self) -> usize {
+        self.breaker.heap_bytes() + self.rates.heap_bytes()
+    }
+
     /// Counts a request against those rates that are `counted`.
     fn take(
         &mut self,
@@ -257,9 +264,10 @@ pub async fn take_shared(
                 .take(policy, is_this, asking, active, now)
         });
         match taken {
-            Ok(wait) => longest = longest.max(wait),
+            Ok(wait) if policy.limits_mode == Mode::Enforce => longest = longest.max(wait),
+            Ok(_) => {}
             Err(too_many) => {
-                observe(policy.limits_mode, &destination.counters, too_many.into())?;
+                destination.refuse(policy.limits_mode, too_many.into())?;
             }
         }
     }
@@ -285,16 +293,9 @@ pub async fn connection_slot(
         return Ok(Some(slot));
     }
     let refusal = Reason::ConnectionLimit.into();
-    observe(policy.limits_mode, &destination.counters, refusal).map(|()| None)
-}
-
-/// Refuses, unless that is only to be observed.
-pub fn observe(mode: Mode, counters: &RequestCounters, refusal: Refusal) -> Result<(), Refusal> {
-    if mode == Mode::Enforce {
-        return Err(refusal);
-    }
-    RequestCounters::count(&counters.would_refuse[refusal.reason.number()]);
-    Ok(())
+    destination
+        .refuse(policy.limits_mode, refusal)
+        .map(|()| None)
 }
 
 impl From<breaker::Refused> for Refusal {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     time::{Duration, Instant},
 };
 
@@ -21,16 +22,34 @@ use crate::{
 /// counted together, so that nobody gets more by calling itself something else each time.
 const MOST_KEYS: usize = 1024;
 
-/// What stands for those that came too late.
-const OTHERS: u64 = 0;
-
 /// What was counted against each rate of a policy.
 #[derive(Debug, Default)]
 pub struct Rates(Vec<Keyed>);
 
-/// What was counted against a rate, by key.
+/// What was counted against a rate.
 #[derive(Debug, Default)]
-struct Keyed(HashMap<u64, Limiter>);
+struct Keyed {
+    /// By those that stand for themselves, by key: that is a hash already.
+    by_key: HashMap<u64, Limiter, BuildHasherDefault<Same>>,
+    /// By all others.
+    others: Option<Limiter>,
+}
+
+/// Takes a key for its own hash.
+#[derive(Debug, Default)]
+struct Same(u64);
+
+impl Hasher for Same {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _bytes: &[u8]) {}
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
 
 /// That a request comes too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,55 +73,85 @@ impl Rates {
         now: Instant,
     ) -> Result<Duration, TooMany> {
         self.0.resize_with(policies.len(), Keyed::default);
-        let mut counting: Vec<(&RatePolicy, &mut Limiter, f64)> =
-            Vec::with_capacity(policies.len());
-        for (policy, keyed) in policies.iter().zip(&mut self.0) {
-            if counted(policy) {
+        let mut ask = |is_taken: bool| {
+            let mut said: Result<Duration, TooMany> = Ok(Duration::ZERO);
+            for (policy, keyed) in policies.iter().zip(&mut self.0) {
+                if !counted(policy) {
+                    continue;
+                }
                 let limiter = keyed.limiter(policy, key(policy, asking), now);
-                counting.push((policy, limiter, share * factor(&policy.follow, load)));
+                let factor = share * factor(&policy.follow, load);
+                let decision = if is_taken {
+                    limiter.take(&policy.limit, factor, now)
+                } else {
+                    limiter.check(&policy.limit, factor, now)
+                };
+                said = worse(said, decision);
             }
+            said
+        };
+        // One rate alone counts what it allows; several must all allow it first.
+        if policies.len() > 1 {
+            ask(false)?;
         }
-        let refused = counting.iter_mut().filter_map(|(policy, limiter, factor)| {
-            match limiter.check(&policy.limit, *factor, now) {
-                Decision::Refused { retry_after, quota } => Some(TooMany { retry_after, quota }),
-                _ => None,
-            }
-        });
-        if let Some(worst) = refused.max_by_key(|it| it.retry_after) {
-            return Err(worst);
-        }
-        let waits = counting.iter_mut().map(|(policy, limiter, factor)| {
-            match limiter.take(&policy.limit, *factor, now) {
-                Decision::Delayed { wait, .. } => wait,
-                _ => Duration::ZERO,
-            }
-        });
-        Ok(waits.max().unwrap_or_default())
+        ask(true)
+    }
+}
+
+/// The longer wait, or the one that is refused for longer.
+fn worse(said: Result<Duration, TooMany>, decision: Decision) -> Result<Duration, TooMany> {
+    let next = match decision {
+        Decision::Allowed(_) => Ok(Duration::ZERO),
+        Decision::Delayed { wait, .. } => Ok(wait),
+        Decision::Refused { retry_after, quota } => Err(TooMany { retry_after, quota }),
+    };
+    match (said, next) {
+        (Err(one), Err(other)) if one.retry_after >= other.retry_after => Err(one),
+        (Err(one), Ok(_)) => Err(one),
+        (_, Err(other)) => Err(other),
+        (Ok(one), Ok(other)) => Ok(one.max(other)),
+    }
+}
+
+#[cfg(test)]
+impl Rates {
+    /// What it takes beside itself; a sliding window at its largest.
+    pub fn heap_bytes(&self) -> usize {
+        const SLIDING_WINDOW: usize = 2 << 10;
+        let entry = size_of::<(u64, Limiter)>() + 1;
+        let keyed = self.0.iter().map(|it| it.by_key.capacity() * entry);
+        let limiters = self.0.iter().map(|it| it.by_key.len() + 1);
+        self.0.capacity() * size_of::<Keyed>()
+            + keyed.sum::<usize>()
+            + limiters.sum::<usize>() * SLIDING_WINDOW
     }
 }
 
 impl Keyed {
-    fn limiter(&mut self, policy: &RatePolicy, key: u64, now: Instant) -> &mut Limiter {
-        let limiters = &mut self.0;
+    fn limiter(&mut self, policy: &RatePolicy, key: Option<u64>, now: Instant) -> &mut Limiter {
+        let limiters = &mut self.by_key;
+        let made = || Limiter::new(&policy.limit);
+        let Some(key) = key else {
+            return self.others.get_or_insert_with(made);
+        };
         if limiters.len() >= MOST_KEYS && !limiters.contains_key(&key) {
             limiters.retain(|_, limiter| !limiter.is_idle(&policy.limit, now));
+            if limiters.len() >= MOST_KEYS {
+                return self.others.get_or_insert_with(made);
+            }
         }
-        let is_known = limiters.contains_key(&key) || limiters.len() < MOST_KEYS;
-        let key = if is_known { key } else { OTHERS };
-        limiters
-            .entry(key)
-            .or_insert_with(|| Limiter::new(&policy.limit))
+        limiters.entry(key).or_insert_with(made)
     }
 }
 
-/// With which others a request is counted.
-pub fn key(policy: &RatePolicy, asking: &Asking<'_>) -> u64 {
+/// With which others a request is counted; `None`: with all that stand for nothing else.
+pub fn key(policy: &RatePolicy, asking: &Asking<'_>) -> Option<u64> {
     match &policy.by {
-        RateKey::Destination => OTHERS,
-        RateKey::Pod => hash(asking.pod.as_bytes(), 1),
+        RateKey::Destination => None,
+        RateKey::Pod => Some(hash(asking.pod.as_bytes(), 1)),
         RateKey::Header(name) => {
-            let value = asking.headers.and_then(|headers| headers.get(name));
-            value.map_or(OTHERS, |value| hash(value.as_bytes(), 2))
+            let value = asking.headers?.get(name)?;
+            Some(hash(value.as_bytes(), 2))
         }
     }
 }

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::time::timeout;
+
 use redis::{AsyncConnectionConfig, Client, RedisError, Script, aio::MultiplexedConnection};
 
 use super::{policy::RatePolicy, rates::TooMany};
@@ -19,7 +21,6 @@ use crate::policy::rate_limit::{Algorithm, Quota};
 
 /// A request waits no longer than this to be counted.
 const ANSWER: Duration = Duration::from_millis(50);
-const CONNECT: Duration = Duration::from_millis(500);
 /// How long Redis is left alone after it did not answer.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -79,6 +80,7 @@ pub struct SharedRates {
     client: Client,
     script: Script,
     connection: Mutex<Option<MultiplexedConnection>>,
+    connecting: tokio::sync::Mutex<()>,
     away_until: Mutex<Option<Instant>>,
     number: AtomicU64,
 }
@@ -94,6 +96,7 @@ impl SharedRates {
             client: Client::open(url)?,
             script: Script::new(SCRIPT),
             connection: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
             away_until: Mutex::default(),
             number: AtomicU64::new(rand::random()),
         })
@@ -114,6 +117,11 @@ impl SharedRates {
         }
         let limit = policy.limit.limit_at(factor);
         let number = self.number.fetch_add(1, Ordering::Relaxed);
+        // One request makes the connection; the others are not to wait for it.
+        let mut connecting = None;
+        if lock(&self.connection).is_none() {
+            connecting = Some(self.connecting.try_lock().map_err(|_other| Away)?);
+        }
         let asked = async {
             let mut connection = self.connection().await?;
             let mut call = self.script.key(key);
@@ -125,7 +133,12 @@ impl SharedRates {
             call.invoke_async::<(u8, u64, u32, u64)>(&mut connection)
                 .await
         };
-        match asked.await {
+        let asked = timeout(ANSWER, asked).await.unwrap_or_else(|_late| {
+            let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
+            Err(RedisError::from(error))
+        });
+        drop(connecting);
+        match asked {
             Ok((allowed, wait, remaining, reset)) => {
                 if away_until.is_some() {
                     *lock(&self.away_until) = None;
@@ -163,7 +176,7 @@ impl SharedRates {
             return Ok(connection.clone());
         }
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
+            .set_connection_timeout(Some(ANSWER))
             .set_response_timeout(Some(ANSWER));
         let connecting = self
             .client
@@ -194,7 +207,8 @@ impl fmt::Debug for SharedRates {
 }
 
 /// The place of a rate among all that are counted there: the same on all nodes.
-pub fn key(destination: &str, index: usize, policy: &RatePolicy, together: u64) -> String {
+pub fn key(destination: &str, index: usize, policy: &RatePolicy, together: Option<u64>) -> String {
     let by = &policy.by;
+    let together = together.unwrap_or_default();
     format!("mesh-agent:rate:{destination}:{index}:{by}:{together:x}")
 }

@@ -1,18 +1,15 @@
-//! Whether a request is sent at all, and what its end says of its destination.
+//! Whether a request is sent at all.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::{HeaderMap, Response, Version, header};
+use http::{HeaderMap, Version, header};
 use tokio::time;
 
-use super::{Exchange, seen};
+use super::Exchange;
 use crate::{
-    policy::{
-        critical::{Critical, is_critical},
-        retry::TryOutcome,
-    },
+    policy::critical::{Critical, is_critical},
     proxy::{
-        http::{body::AnswerBody, reason::Reason, running, tries::TryError},
+        http::reason::Reason,
         protection::{
             Asking, NoSlot, Protection, ProtectionPolicy, Refusal, Slot, connection_slot,
             take_shared,
@@ -94,43 +91,5 @@ impl Exchange<'_> {
     fn limits_connections(&self) -> Option<&ProtectionPolicy> {
         let policy = self.destination.policy.protection.as_deref();
         policy.filter(|policy| policy.connections.is_some() && self.head.version != Version::HTTP_2)
-    }
-
-    /// What became of it, for what learns from that.
-    pub(super) fn judge(
-        &mut self,
-        outcome: &Result<Response<AnswerBody>, TryError>,
-        grpc_status: Option<u8>,
-        took: Duration,
-    ) {
-        if let Some(turn) = &self.turn {
-            let is_failure = running::is_failure(outcome, grpc_status);
-            turn.answered(took, is_failure);
-        }
-        let is_call = self.is_grpc;
-        let Some(admitted) = &mut self.admitted else {
-            return;
-        };
-        if outcome
-            .as_ref()
-            .is_ok_and(|answer| running::is_refusal(answer.headers()))
-        {
-            admitted.refused(Instant::now());
-            return;
-        }
-        let may_fail_yet = is_call && outcome.is_ok() && grpc_status.is_none();
-        if !(may_fail_yet && admitted.waits_for_trailers(took)) {
-            admitted.ended(seen(outcome, grpc_status), took, Instant::now());
-        }
-    }
-
-    /// Its deadline has come before an answer.
-    pub(super) fn ran_out_of_time(&mut self) {
-        let Some((admitted, sent)) = self.admitted.as_mut().zip(self.sent) else {
-            return;
-        };
-        let now = Instant::now();
-        let took = now.saturating_duration_since(sent);
-        admitted.ended(TryOutcome::PerTryTimeout, took, now);
     }
 }

@@ -53,6 +53,8 @@ impl Exchange<'_> {
             return answered;
         };
         drop(answered);
+        // There is nothing to be tried again.
+        self.gave_up = None;
         RequestCounters::count(&destination.counters.degraded);
         self.end_if_switching(&mut answer);
         let headers = answer.headers_mut();
@@ -80,6 +82,7 @@ impl Exchange<'_> {
             admitted: None,
             turn: None,
             sent: None,
+            failed: None,
         };
         let answered = other.run().await;
         let own = answered.as_ref().err().map(|refusal| refusal.reason);

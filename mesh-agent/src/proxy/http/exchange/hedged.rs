@@ -68,11 +68,16 @@ impl Exchange<'_> {
                             left = 0;
                             continue;
                         };
+                        tried.extend(running.iter().map(|running| running.endpoint.address));
+                        // Where it cannot begin, those under way are not to suffer.
+                        let Ok(hedge) = begin(self, tried, Some(place), slot, true) else {
+                            left = 0;
+                            continue;
+                        };
                         left -= 1;
                         RequestCounters::count(&counters.retries);
                         RequestCounters::count(&counters.hedges);
-                        tried.extend(running.iter().map(|running| running.endpoint.address));
-                        running.push(begin(self, tried, Some(place), slot, true)?);
+                        running.push(hedge);
                         continue;
                     }
                 },

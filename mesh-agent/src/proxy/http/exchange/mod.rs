@@ -3,6 +3,7 @@
 mod admission;
 mod degraded;
 mod hedged;
+mod outcome;
 mod overload;
 mod sent;
 mod switch;
@@ -14,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Version, header, request::Parts};
+use http::{Method, Request, Response, Version, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::{net::TcpStream, time};
@@ -26,7 +27,7 @@ use super::{
     pushback::pushback,
     reason::{Reason, is_grpc},
     refusal, retry_mark,
-    running::{Ended, grpc_status, is_failure, is_refusal},
+    running::Ended,
     session::Session,
     tries::{TryError, send},
     try_guard::TryGuard,
@@ -34,7 +35,7 @@ use super::{
 use crate::{
     policy::{
         deadline::Deadline,
-        retry::{HasHeader, NoRetry, Repeatable, TryOutcome},
+        retry::{NoRetry, Repeatable},
         retry_budget::{BudgetLimits, FurtherTry},
     },
     proxy::{
@@ -45,13 +46,21 @@ use crate::{
 };
 
 use self::{
+    outcome::seen,
     overload::{hear, tell},
     sent::Sent,
     switch::{Switch, join_streams, switch_protocols},
 };
 
-/// A connection to a server that is the client's own from now on, and what the server said already.
-pub type Tunnel = (TcpStream, Bytes);
+/// A connection to a server that is the client's own from now on.
+pub struct Tunnel {
+    /// It.
+    pub server: TcpStream,
+    /// What the server said already.
+    pub said: Bytes,
+    /// What counts for as long as it is open.
+    pub held: TryGuard,
+}
 
 /// Answers a request. With a tunnel, the client's connection is to be joined to that after the answer.
 pub async fn exchange(
@@ -113,6 +122,8 @@ struct Exchange<'a> {
     turn: Option<Turn>,
     /// When it was last sent to a server.
     sent: Option<Instant>,
+    /// How long the last try took, if that failed and there is to be another.
+    failed: Option<Duration>,
 }
 
 impl<'a> Exchange<'a> {
@@ -158,6 +169,7 @@ impl<'a> Exchange<'a> {
             admitted: None,
             turn: None,
             sent: None,
+            failed: None,
         }
     }
 
@@ -181,13 +193,14 @@ impl<'a> Exchange<'a> {
         };
         guard.request = Some(active);
         guard.admitted = self.admitted.take();
-        guard.turn = self.turn.take();
+        guard.turn = self.turn.take().filter(|_| !self.is_endless(&response));
         let protocol = headers::strip_hop_by_hop(response.headers_mut());
         if self.switch.is_made(response.status()) {
+            guard.no_request();
             if let Switch::ConnectStream(stream) = &self.switch {
-                return Ok(join_streams(response, stream.clone())?);
+                return Ok(join_streams(response, stream.clone(), guard)?);
             }
-            return Ok(Box::pin(switch_protocols(response, protocol)).await?);
+            return Ok(Box::pin(switch_protocols(response, protocol, guard)).await?);
         }
         self.end_if_switching(&mut response);
         let idle = self.destination.policy.idle;
@@ -213,17 +226,8 @@ impl<'a> Exchange<'a> {
         let mut was_stale = false;
         let mut refused = 0;
         loop {
-            let hedge = retries.and_then(|retries| Some((retries, retries.hedge?)));
-            let ended = match hedge.filter(|(retries, _)| self.may_hedge(retries)) {
-                None => {
-                    let slot = self.connection_slot().await?;
-                    self.begin_try(&tried, place.take(), slot)?.1.await
-                }
-                // What is rare is not to make every request larger.
-                Some((retries, hedge)) => {
-                    Box::pin(self.hedged(hedge, retries, &mut tried, place.take())).await?
-                }
-            };
+            let ended = self.attempt(&mut tried, place.take()).await;
+            let ended = ended.map_err(|refusal| self.no_further(refusal))?;
             let Ended {
                 endpoint,
                 guard,
@@ -291,6 +295,7 @@ impl<'a> Exchange<'a> {
                 (Some((wait, taken)), _) => {
                     RequestCounters::count(&destination.counters.retries);
                     drop(guard);
+                    self.failed = Some(took);
                     place = Some(taken);
                     tried.push(endpoint.address);
                     further += 1;
@@ -306,28 +311,22 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Learns from what became of a try how its server does. Says the gRPC status, as far as it is known.
-    async fn learn(
-        &self,
-        endpoint: &Endpoint,
-        outcome: &mut Result<Response<AnswerBody>, TryError>,
-        took: Duration,
-        retries: Option<&Retries>,
-    ) -> Option<u8> {
-        let destination = self.destination;
-        let grpc_status = match outcome {
-            Ok(answer) if self.is_grpc => grpc_status_of(answer, retries).await,
-            _ => None,
-        };
-        let now = Instant::now();
-        if is_failure(outcome, grpc_status) {
-            destination.failed(endpoint, took, now);
-        } else if outcome.as_ref().is_ok_and(|it| is_refusal(it.headers())) {
-            destination.refused(endpoint, now);
-        } else {
-            destination.answered(endpoint, took, now);
+    /// One try, or one with its hedges.
+    async fn attempt(
+        &mut self,
+        tried: &mut Vec<SocketAddr>,
+        place: Option<FurtherTry>,
+    ) -> Result<Ended, Refusal> {
+        let retries = self.destination.policy.retries.as_ref();
+        let hedge = retries.and_then(|retries| Some((retries, retries.hedge?)));
+        match hedge.filter(|(retries, _)| self.may_hedge(retries)) {
+            None => {
+                let slot = self.connection_slot().await?;
+                Ok(self.begin_try(tried, place, slot)?.1.await)
+            }
+            // What is rare is not to make every request larger.
+            Some((retries, hedge)) => Box::pin(self.hedged(hedge, retries, tried, place)).await,
         }
-        grpc_status
     }
 
     /// Begins a try at an endpoint other than those in `tried`, if it can be.
@@ -406,27 +405,6 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// An outcome as policies see it.
-fn seen(
-    outcome: &Result<Response<AnswerBody>, TryError>,
-    grpc_status: Option<u8>,
-) -> TryOutcome<'_> {
-    match outcome {
-        Err(error) => error.outcome(),
-        Ok(answer) => TryOutcome::Answer {
-            status: answer.status().as_u16(),
-            grpc_status,
-            headers: answer.headers(),
-        },
-    }
-}
-
-impl HasHeader for HeaderMap {
-    fn has_header(&self, name: &str) -> bool {
-        self.contains_key(name)
-    }
-}
-
 /// How often a request goes to the server again that refused it, on another connection.
 const MOST_REFUSED: u32 = 2;
 
@@ -436,21 +414,3 @@ const STALE: BudgetLimits = BudgetLimits {
     ratio: 0.2,
     floor: 3,
 };
-
-/// How long trailers that come without an answer's body are waited for: servers that fail send them
-/// in the same breath as the headers.
-const TRAILERS_AT_ONCE: Duration = Duration::from_millis(10);
-
-/// The gRPC status, if it is known before the body is passed on: from the headers, or, if there are
-/// `retries` to be decided on, from trailers that come at once.
-async fn grpc_status_of(
-    answer: &mut Response<AnswerBody>,
-    retries: Option<&Retries>,
-) -> Option<u8> {
-    if let Some(status) = grpc_status(answer.headers()) {
-        return Some(status);
-    }
-    retries.filter(|retries| retries.policy.looks_at_trailers())?;
-    let first = time::timeout(TRAILERS_AT_ONCE, answer.body_mut().read_ahead());
-    grpc_status(first.await.ok()??.ok()?.trailers_ref()?)
-}

@@ -6,7 +6,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 
 use super::Exchange;
 use crate::{
@@ -68,13 +68,12 @@ impl Exchange<'_> {
         }
         let is_critical =
             said.is_some_and(Priority::is_critical) || self.is_critical(&policy.critical);
-        let counters = &self.destination.counters;
         let asking = Asking {
             priority: said.unwrap_or_default(),
             is_critical,
             stands_for,
         };
-        let turn = control.turn(asking, counters);
+        let turn = control.turn(asking, self.destination);
         let turn = match self.deadline.at() {
             None => turn.await?,
             Some(at) => match tokio::time::timeout_at(at.into(), turn).await {
@@ -84,6 +83,14 @@ impl Exchange<'_> {
         };
         self.turn = Some(turn);
         Ok(())
+    }
+
+    /// Whether its answer lasts for as long as its client wants: that is no work that others would wait for.
+    pub(super) fn is_endless<B>(&self, answer: &Response<B>) -> bool {
+        const WATCH: &str = "/grpc.health.v1.Health/Watch";
+        let kind = answer.headers().get(header::CONTENT_TYPE);
+        let is_events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        is_events || self.is_grpc && self.head.uri.path() == WATCH
     }
 
     /// It is as important as the request that it is made for, unless it says otherwise.

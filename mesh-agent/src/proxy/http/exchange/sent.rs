@@ -42,7 +42,8 @@ impl Sent {
     pub(super) fn is_whole(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Once(_) => false,
+            // Until the first try has taken it.
+            Self::Once(body) => body.is_some(),
             Self::Kept(body) => body.is_whole(),
         }
     }

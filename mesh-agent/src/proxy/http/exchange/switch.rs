@@ -10,6 +10,7 @@ use crate::proxy::http::{
     body::{AnswerBody, BoxError},
     headers,
     reason::Reason,
+    try_guard::TryGuard,
 };
 
 /// What the client wants its connection or stream to be after the answer.
@@ -58,9 +59,11 @@ fn is_connect_of_http2(head: &Parts) -> bool {
 pub(super) async fn switch_protocols(
     response: Response<AnswerBody>,
     protocol: Option<HeaderValue>,
+    held: TryGuard,
 ) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
     let (mut head, body) = response.into_parts();
-    let tunnel = body.into_tunnel().await.ok_or(Reason::UpstreamReset)?;
+    let tunnel = body.into_tunnel().await;
+    let (server, said) = tunnel.ok_or(Reason::UpstreamReset)?;
     // That of the server's connection; the client's has its own.
     head.extensions.remove::<OnUpgrade>();
     head.headers.remove(header::CONTENT_LENGTH);
@@ -70,7 +73,7 @@ pub(super) async fn switch_protocols(
     head.version = Version::HTTP_11;
     Ok((
         Response::from_parts(head, AnswerBody::empty()),
-        Some(tunnel),
+        Some(Tunnel { server, said, held }),
     ))
 }
 
@@ -79,6 +82,7 @@ pub(super) async fn switch_protocols(
 pub(super) fn join_streams(
     response: Response<AnswerBody>,
     client: OnUpgrade,
+    held: TryGuard,
 ) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
     let (mut head, _none) = response.into_parts();
     // With another 2xx than 200 the HTTP library makes none.
@@ -86,6 +90,7 @@ pub(super) fn join_streams(
     let server = server.ok_or(Reason::UpstreamReset)?;
     head.headers.remove(header::CONTENT_LENGTH);
     tokio::spawn(async move {
+        let _held = held;
         if let Err(error) = join(client, server).await {
             tracing::debug!("a tunnel over HTTP/2 ended: {error}");
         }
