@@ -84,3 +84,27 @@ fn an_adaptive_limit_finds_what_the_server_can_do() {
         Ok(())
     });
 }
+
+#[test]
+fn an_upgraded_connection_is_in_use_to_its_end() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let _agent = web.agent(node, "{limits: {connections: 1, pending: 0}}")?;
+        let hold = "import socket,sys,time\n\
+            c = socket.create_connection((sys.argv[1], 80), 5)\n\
+            c.sendall(b'GET /echo HTTP/1.1\\r\\nHost: a\\r\\nConnection: Upgrade\\r\\nUpgrade: test\\r\\n\\r\\n')\n\
+            print(c.recv(12).decode(), flush=True)\n\
+            time.sleep(60)\n";
+        let mut upgraded = web.client.spawn(["python3", "-c", hold, super::WEB])?;
+        upgraded.wait_stdout("HTTP/1.1 101", super::BOUND)?;
+        let (status, reason) = web.status(&[], "/ok")?;
+        ensure!(
+            (status, &*reason) == (503, "connection_limit"),
+            "{status} {reason}"
+        );
+        upgraded.kill()?;
+        mesh_tests::wait_until(super::BOUND, "the connection to be free", || {
+            Ok(web.status(&[], "/ok")?.0 == 200)
+        })
+    });
+}

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -51,6 +51,17 @@ impl Drop for Underway {
     }
 }
 
+/// What a client does whose request is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// It has gone.
+    Gone,
+    /// It waits: who looked is woken when that changes.
+    IsThere,
+    /// It sends the next request already: nobody is woken, that is for whoever is done with this one.
+    Speaks,
+}
+
 /// Watches a client whose request is under way.
 #[derive(Debug, Default)]
 pub enum Watch {
@@ -64,28 +75,30 @@ pub enum Watch {
 }
 
 impl Watch {
-    /// Resolves once the client has gone. What it sends is left where it is: then nobody is woken, and whoever is
-    /// done with the request looks again. With `is_answered`, something of its answer was written already.
-    pub fn poll_gone(
+    /// Looks whether the client has gone. What it sends is left where it is. With `is_answered`, something of its
+    /// answer was written already.
+    pub fn look(
         &mut self,
         client: &TcpStream,
         is_answered: bool,
         context: &mut Context<'_>,
-    ) -> Poll<()> {
+    ) -> Client {
         if matches!(self, Self::Open) {
             let mut byte = [0];
-            match ready!(client.poll_peek(context, &mut ReadBuf::new(&mut byte))) {
-                Ok(0) if is_answered => *self = Self::Answered,
-                Ok(0) => *self = Self::Closed(Box::pin(sleep(MOMENT))),
-                // The next request: whoever is done with this one reads it.
-                Ok(_) => return Poll::Pending,
-                Err(_reset) => return Poll::Ready(()),
+            match client.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+                Poll::Pending => return Client::IsThere,
+                Poll::Ready(Ok(0)) if is_answered => *self = Self::Answered,
+                Poll::Ready(Ok(0)) => *self = Self::Closed(Box::pin(sleep(MOMENT))),
+                Poll::Ready(Ok(_)) => return Client::Speaks,
+                Poll::Ready(Err(_reset)) => return Client::Gone,
             }
         }
-        match self {
-            Self::Closed(moment) => moment.as_mut().poll(context),
-            _ => Poll::Pending,
+        if let Self::Closed(moment) = self
+            && moment.as_mut().poll(context).is_ready()
+        {
+            return Client::Gone;
         }
+        Client::IsThere
     }
 
     /// Something was written to the client.

@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     counted_io::CountedIo,
     framing::Framing,
-    half_close::{Busy, Watch},
+    half_close::{Busy, Client, Watch},
     interim::Interim,
     reason::Reason,
 };
@@ -228,11 +228,12 @@ impl AsyncRead for StrictIo {
             let is_answering = this.busy.is_busy() || !this.is_flushed;
             if is_answering && !this.framing.expects_more() {
                 let client = this.io.get_ref();
-                let gone = this.watch.poll_gone(client, this.is_answered, context);
-                if gone.is_pending() {
-                    this.reader = Some(context.waker().clone());
+                match this.watch.look(client, this.is_answered, context) {
+                    Client::Gone => return Poll::Ready(Ok(())),
+                    Client::IsThere => {}
+                    Client::Speaks => this.reader = Some(context.waker().clone()),
                 }
-                return gone.map(Ok);
+                return Poll::Pending;
             }
             if let Some(reason) = this.refusal.reason() {
                 // Nothing comes after the request that stands for what was refused.
