@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 /// Bytes that fit.
-pub(super) const SIZE: usize = 64 * 1024;
+pub(super) const SIZE: usize = 128 * 1024;
 
 /// Most empty buffers that a thread keeps.
 const MOST_SPARE: usize = 4;
