@@ -111,7 +111,8 @@ impl Caller {
             // It does what it can.
             Answer::Overloaded => return,
         };
-        self.breaker.record(permit, call, took, limits, now, random);
+        self.breaker
+            .record(permit, call, took, limits, now, || random);
     }
 
     /// The server for the next try, other than those in `tried` if it can be; `None` if each has told that it

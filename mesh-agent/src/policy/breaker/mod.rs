@@ -255,7 +255,7 @@ impl Breaker {
         })
     }
 
-    /// A call has ended after `took`. `random` is uniform in 0..1. Says what that changed.
+    /// A call has ended after `took`. `random` gives a number uniform in 0..1. Says what that changed.
     pub fn record(
         &mut self,
         permit: Permit,
@@ -263,7 +263,7 @@ impl Breaker {
         took: Duration,
         limits: &BreakerLimits,
         now: Instant,
-        random: f64,
+        random: impl FnOnce() -> f64,
     ) -> Option<Change> {
         if permit.generation != self.generation {
             return None;
@@ -280,14 +280,14 @@ impl Breaker {
                 };
                 let since = *self.reason_since.get_or_insert(now);
                 let has_lasted = now.saturating_duration_since(since) >= limits.sustained;
-                has_lasted.then(|| self.open(reason, limits, now, random))
+                has_lasted.then(|| self.open(reason, limits, now, random()))
             }
             Phase::HalfOpen { step, probes } => {
                 let step = *step;
                 match probes.record(is_failure || is_slow, limits) {
                     Verdict::None => None,
                     Verdict::Failed => {
-                        Some(self.open(Trip::HalfOpenFailed { step }, limits, now, random))
+                        Some(self.open(Trip::HalfOpenFailed { step }, limits, now, random()))
                     }
                     Verdict::Passed if step + 1 < limits.half_open.steps.len() => {
                         self.go_to(Phase::HalfOpen {

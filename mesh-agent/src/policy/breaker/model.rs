@@ -300,7 +300,7 @@ fn it_does_what_the_model_does_at_each_of_a_million_events() {
                     Duration::ZERO
                 };
                 let jitter = random.random();
-                let change = breaker.record(permit, call, took, &limits, now, jitter);
+                let change = breaker.record(permit, call, took, &limits, now, || jitter);
                 model.record(expected, failed, took, &limits, now, jitter);
                 recovered += u32::from(change == Some(Change::Closed));
             }
@@ -353,7 +353,9 @@ fn jitter_stays_within_a_fifth() {
     for (random, expected) in [(0.0, 800), (0.5, 1000), (1.0, 1200)] {
         let mut breaker = Breaker::default();
         let permit = breaker.admit(&limits, now).unwrap();
-        let opened = breaker.record(permit, Call::Failed, Duration::ZERO, &limits, now, random);
+        let opened = breaker.record(permit, Call::Failed, Duration::ZERO, &limits, now, || {
+            random
+        });
         let expected = Duration::from_millis(expected);
         assert!(
             matches!(opened, Some(Change::Opened { open_for, .. }) if open_for.abs_diff(expected) < Duration::from_micros(1)),

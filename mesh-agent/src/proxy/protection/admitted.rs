@@ -138,11 +138,10 @@ impl Admitted {
         }
         let permit = self.permit.take().zip(policy.breaker.as_ref());
         let change = permit.and_then(|(permit, breaker)| {
-            let random = rand::random();
             let limits = &breaker.limits;
             state
                 .breaker
-                .record(permit, call, took, limits, now, random)
+                .record(permit, call, took, limits, now, rand::random)
         });
         drop(state);
         if let Some(change) = change {

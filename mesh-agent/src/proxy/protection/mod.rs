@@ -218,7 +218,11 @@ impl State {
         active: u32,
         now: Instant,
     ) -> Result<Duration, TooMany> {
-        let load = self.recently.load(active, now);
+        let load = if policy.follows_load() {
+            self.recently.load(active, now)
+        } else {
+            follow::Load::default()
+        };
         let share = share(policy, asking);
         self.rates
             .take(&policy.rates, counted, asking, &load, share, now)

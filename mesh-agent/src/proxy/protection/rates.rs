@@ -73,12 +73,10 @@ impl Rates {
         now: Instant,
     ) -> Result<Duration, TooMany> {
         self.0.resize_with(policies.len(), Keyed::default);
-        let mut ask = |is_taken: bool| {
+        let mut ask = |from: usize, is_taken: bool| {
             let mut said: Result<Duration, TooMany> = Ok(Duration::ZERO);
-            for (policy, keyed) in policies.iter().zip(&mut self.0) {
-                if !counted(policy) {
-                    continue;
-                }
+            let all = policies.iter().zip(&mut self.0).filter(|it| counted(it.0));
+            for (policy, keyed) in all.skip(from) {
                 let limiter = keyed.limiter(policy, key(policy, asking), now);
                 let factor = share * factor(&policy.follow, load);
                 let decision = if is_taken {
@@ -87,14 +85,15 @@ impl Rates {
                     limiter.check(&policy.limit, factor, now)
                 };
                 said = worse(said, decision);
+                if is_taken && said.is_err() {
+                    return said;
+                }
             }
             said
         };
-        // One rate alone counts what it allows; several must all allow it first.
-        if policies.len() > 1 {
-            ask(false)?;
-        }
-        ask(true)
+        // The first counts only what it allows itself; the others must allow it first.
+        ask(1, false)?;
+        ask(0, true)
     }
 }
 
@@ -208,6 +207,29 @@ mod tests {
         // What the first was refused is there for the others.
         assert_eq!(let_through("two"), 4);
         assert_eq!(let_through("three"), 2);
+    }
+
+    #[test]
+    fn what_the_first_rate_refuses_counts_against_no_other() {
+        let mut now = Instant::now();
+        let short = RatePolicy {
+            limit: RateLimit {
+                per: Duration::from_secs(1),
+                ..policy(2, RateKey::Destination).limit
+            },
+            ..policy(2, RateKey::Destination)
+        };
+        let policies = [short, policy(6, RateKey::Pod)];
+        let none = HeaderMap::new();
+        let pod = asking("one", &none);
+        let mut rates = Rates::default();
+        let mut seconds = (0..4).map(|_| {
+            now += Duration::from_secs(1);
+            let asked = (0..10).filter(|_| ask(&mut rates, &policies, &pod, now));
+            asked.count()
+        });
+        assert!(seconds.by_ref().take(3).all(|let_through| let_through == 2));
+        assert_eq!(seconds.next(), Some(0), "six in a minute");
     }
 
     #[test]
