@@ -262,3 +262,32 @@ fn websockets_are_as_without_the_agent() {
         Ok(())
     });
 }
+
+#[test]
+fn who_closed_its_half_gets_what_begins_soon_and_who_has_gone_is_noticed() {
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let agent = web.agent(node, "{}")?;
+        let half = "import socket,sys,time\n\
+            for path in sys.argv[2:]:\n\
+            \x20   c = socket.create_connection((sys.argv[1], 80), 10)\n\
+            \x20   c.sendall(b'GET ' + path.encode() + b' HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')\n\
+            \x20   c.shutdown(socket.SHUT_WR)\n\
+            \x20   begun, heard = time.time(), b''\n\
+            \x20   try:\n\
+            \x20       while data := c.recv(4096): heard += data\n\
+            \x20   except ConnectionResetError: pass\n\
+            \x20   print(path, len(heard.split(b'\\r\\n\\r\\n')[-1]), round(time.time() - begun))\n";
+        let paths = ["/slow?ms=400", "/drip?n=25", "/slow?ms=4000"];
+        let mut argv = vec!["python3", "-c", half, WEB];
+        argv.extend(paths);
+        let heard = web.client.run(argv)?.success()?;
+        let heard: Vec<&str> = heard.lines().collect();
+        // The second takes 2.5 s from its first byte on; the third is given up after one.
+        ensure!(heard[0] == "/slow?ms=400 6 0", "{heard:?}");
+        ensure!(heard[1].starts_with("/drip?n=25 25 "), "{heard:?}");
+        ensure!(heard[2] == "/slow?ms=4000 0 1", "{heard:?}");
+        ensure!(agent.json("destinations")?[0]["active"] == 0);
+        Ok(())
+    });
+}
