@@ -3,11 +3,10 @@
 
 use tokio::net::TcpStream;
 
-use super::scratch;
 use crate::pods;
 
 /// What a new connection's send buffer takes whole.
-const FIRST: usize = scratch::SIZE;
+const FIRST: usize = 64 * 1024;
 
 /// Less is not worth a call; about what a direction whose reader stalls holds.
 const LEAST: usize = 16 * 1024;
