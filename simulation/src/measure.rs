@@ -26,8 +26,6 @@ pub struct Measured {
     pub seconds: Vec<Second>,
     /// How long useful answers took, in microseconds, while it went wrong and for 10 s after that.
     pub latency: Histogram<u64>,
-    /// All requests, to all services.
-    pub requests: u64,
 }
 
 impl Default for Measured {
@@ -36,7 +34,6 @@ impl Default for Measured {
             seconds: Vec::new(),
             latency: Histogram::new_with_bounds(1, 3_600_000_000, 3)
                 .unwrap_or_else(|error| panic!("{error}")),
-            requests: 0,
         }
     }
 }

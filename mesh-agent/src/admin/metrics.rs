@@ -1,6 +1,6 @@
 //! `/metrics`, in the OpenMetrics text format.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
@@ -215,6 +215,31 @@ fn traffic(
 /// One of the counts of a destination.
 type Count = fn(&Destination) -> u64;
 
+/// Counts of a destination, by kind.
+type Counts = fn(&Destination) -> &BTreeMap<String, u64>;
+
+/// What is counted of each destination by kind: its name, help and the label of the kind.
+const BY_KIND: [(&str, &str, &str, Counts); 3] = [
+    (
+        "requests",
+        "Requests answered, by class of status",
+        "class",
+        |it| &it.answered,
+    ),
+    (
+        "own_answers",
+        "Answers that the agent made itself, by reason",
+        "reason",
+        |it| &it.own_answers,
+    ),
+    (
+        "would_refuse",
+        "Requests that would have been refused, but for mode: observe",
+        "reason",
+        |it| &it.would_refuse,
+    ),
+];
+
 /// What is counted of each destination, with its help.
 const BY_NAME: [(&str, &str, Count); 6] = [
     ("retries", "Further tries", |it| it.retries),
@@ -248,51 +273,14 @@ fn destinations(
     encoder: &mut DescriptorEncoder<'_>,
     destinations: &[Destination],
 ) -> Result<(), fmt::Error> {
-    let by_class = destinations.iter().flat_map(|destination| {
-        let answered = destination.answered.iter();
-        answered.map(|(class, count)| {
-            (
-                [("destination", &*destination.name), ("class", class)],
-                *count,
-            )
-        })
-    });
-    family(
-        encoder,
-        "requests",
-        "Requests answered, by class of status",
-        by_class,
-    )?;
-    let by_reason = destinations.iter().flat_map(|destination| {
-        let own = destination.own_answers.iter();
-        own.map(|(reason, count)| {
-            (
-                [("destination", &*destination.name), ("reason", reason)],
-                *count,
-            )
-        })
-    });
-    family(
-        encoder,
-        "own_answers",
-        "Answers that the agent made itself, by reason",
-        by_reason,
-    )?;
-    let by_reason = destinations.iter().flat_map(|destination| {
-        let refused = destination.would_refuse.iter();
-        refused.map(|(reason, count)| {
-            (
-                [("destination", &*destination.name), ("reason", reason)],
-                *count,
-            )
-        })
-    });
-    family(
-        encoder,
-        "would_refuse",
-        "Requests that would have been refused, but for mode: observe",
-        by_reason,
-    )?;
+    for (name, help, label, counts) in BY_KIND {
+        let series = destinations.iter().flat_map(|destination| {
+            let name = &*destination.name;
+            let counts = counts(destination).iter();
+            counts.map(move |(kind, count)| ([("destination", name), (label, &**kind)], *count))
+        });
+        family(encoder, name, help, series)?;
+    }
     for (name, help, count) in BY_NAME {
         let series = destinations.iter();
         let series = series.map(|it| ([("destination", &*it.name)], count(it)));

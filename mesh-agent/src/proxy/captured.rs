@@ -22,7 +22,7 @@ use super::{
     detect::{Detected, detect, is_waiting_for_http2},
     given_up::given_up,
     http,
-    protection::{Admitted, Asking, Protection, Refusal, Slot, connection_slot, take_shared},
+    protection::{Admitted, Asking, Refusal, Slot, connection_slot, let_through},
     upstream::{self, SeenAs},
 };
 use crate::{
@@ -287,15 +287,10 @@ impl Captured<'_> {
             let code = refusal.reason.code();
             io::Error::other(format!("destination {}: {code}", destination.name))
         };
-        let now = Instant::now();
-        let admitted = Protection::admit(destination, policy, &asking, now).map_err(refused)?;
-        let mut wait = admitted.wait;
-        if policy.shares_rates() {
-            let shared = self.pod.shared_rates.as_deref();
-            let taken = take_shared(destination, shared, policy, &asking).await;
-            wait = wait.max(taken.map_err(refused)?);
-        }
-        sleep(wait).await;
+        let shared = self.pod.shared_rates.as_deref();
+        let admitted = let_through(destination, shared, policy, &asking, Instant::now());
+        let admitted = admitted.await.map_err(refused)?;
+        sleep(admitted.wait).await;
         let slot = connection_slot(destination, policy, destination.policy.connect);
         Ok((Some(admitted), slot.await.map_err(refused)?))
     }

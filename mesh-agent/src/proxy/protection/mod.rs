@@ -116,7 +116,7 @@ impl Default for Protection {
 
 impl Protection {
     /// Lets a request through, or says why not. What would have refused it and only observes is counted.
-    pub fn admit(
+    fn admit(
         destination: &Arc<Destination>,
         policy: &ProtectionPolicy,
         asking: &Asking<'_>,
@@ -238,9 +238,27 @@ fn share(policy: &ProtectionPolicy, asking: &Asking<'_>) -> f64 {
     }
 }
 
+/// Lets a request to `destination` through, or says why not; with what it has to wait for, also by the rates that
+/// all agents share.
+pub async fn let_through(
+    destination: &Arc<Destination>,
+    shared: Option<&SharedRates>,
+    policy: &ProtectionPolicy,
+    asking: &Asking<'_>,
+    now: Instant,
+) -> Result<Admitted, Refusal> {
+    let mut admitted = Protection::admit(destination, policy, asking, now)?;
+    if policy.shares_rates() {
+        // What is rare is not to make every request larger.
+        let taken = Box::pin(take_shared(destination, shared, policy, asking));
+        admitted.wait = admitted.wait.max(taken.await?);
+    }
+    Ok(admitted)
+}
+
 /// Counts a request to `destination` against the rates that all agents share: where they count together, or
 /// here while that is away. Says how long it has to wait.
-pub async fn take_shared(
+async fn take_shared(
     destination: &Destination,
     shared: Option<&SharedRates>,
     policy: &ProtectionPolicy,

@@ -11,8 +11,7 @@ use crate::{
     proxy::{
         http::reason::Reason,
         protection::{
-            Asking, NoSlot, Protection, ProtectionPolicy, Refusal, Slot, connection_slot,
-            take_shared,
+            Asking, NoSlot, ProtectionPolicy, Refusal, Slot, connection_slot, let_through,
         },
     },
 };
@@ -35,14 +34,9 @@ impl Exchange<'_> {
             headers: Some(&self.head.headers),
             is_critical: self.is_critical(&policy.critical),
         };
-        let admitted = Protection::admit(destination, policy, &asking, now)?;
-        let mut wait = admitted.wait;
-        if policy.shares_rates() {
-            let shared = self.session.pod.shared_rates.as_deref();
-            // What is rare is not to make every request larger.
-            let taken = Box::pin(take_shared(destination, shared, policy, &asking));
-            wait = wait.max(taken.await?);
-        }
+        let shared = self.session.pod.shared_rates.as_deref();
+        let admitted = let_through(destination, shared, policy, &asking, now).await?;
+        let wait = admitted.wait;
         self.admitted = Some(admitted);
         if !wait.is_zero() {
             if self.deadline.left(now).is_some_and(|left| left <= wait) {
