@@ -129,7 +129,7 @@ impl Watcher {
             );
         }
         let loaded = config::parse_bytes(bytes, &self.config_path.display().to_string())?;
-        let restart = config::fields_needing_restart(&running.agent, &loaded.config.agent);
+        let restart = config::fields_needing_restart(running, &loaded.config);
         if !restart.is_empty() {
             bail!(
                 "{}: {} can only change with a restart of the agent",

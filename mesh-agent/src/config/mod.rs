@@ -10,6 +10,7 @@ mod error;
 mod explain;
 mod field_path;
 mod finding;
+mod latency;
 mod model;
 mod overload;
 mod policy;
@@ -28,6 +29,7 @@ use serde::Deserialize as _;
 use serde_path_to_error::{Deserializer, Track};
 
 pub use error::ConfigError;
+pub use latency::{HardwareStamps, Latency, PodSockets};
 pub use model::{
     Agent, Capture, Config, Defaults, Destination, Endpoint, InboundSteering, OnAgentDown, Pod,
     Protocol, Proxy, Tracing,
@@ -36,8 +38,8 @@ pub use overload::{AdmissionControl, LifoRule, Overload, WaitingQueue};
 pub use policy::{
     Adaptive, AdaptiveRange, BackoffSpans, Balance, BalanceAlgorithm, Breaker, Budget, CallWindow,
     Ejection, Fallback, FollowRule, HalfOpenSteps, HealthCheck, HealthCheckKind, Hedge, Limits,
-    MOST_FOLLOW_RULES, Mode, OpenSpans, Policy, Rate, RateAlgorithm, RateKey, Retries, SlowCall,
-    Throttling, Timeouts,
+    MOST_FOLLOW_RULES, Measure, Mode, OpenSpans, Policy, Rate, RateAlgorithm, RateKey, Retries,
+    SlowCall, Throttling, Timeouts,
 };
 pub use reload::fields_needing_restart;
 pub use values::{AccessLogTarget, CgroupPath, MetricsAddress, Timespan};

@@ -9,6 +9,7 @@ use mesh_common::MOST_CAPTURED_PORTS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::latency::Latency;
 use super::overload::Overload;
 use super::policy::Policy;
 use super::values::{AccessLogTarget, CgroupPath, MetricsAddress, Timespan, default_if_null};
@@ -30,6 +31,9 @@ pub struct Config {
     /// What is done for those that are not listed. Without it their bytes are forwarded as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub defaults: Option<Defaults>,
+    /// What is measured of where time goes.
+    #[serde(deserialize_with = "default_if_null")]
+    pub latency: Latency,
 }
 
 /// Settings of the agent itself. A change takes effect at the next start.

@@ -25,6 +25,8 @@ use crate::policy::{hedge::HedgeAfter, retry::RetryCondition};
 pub struct Policy {
     /// Whether breaker and limits refuse requests, or only say which they would refuse.
     pub mode: Mode,
+    /// Which time slow calls, adaptive timeouts, peak-EWMA balancing and hedging percentiles go by.
+    pub measure: Measure,
     /// How long things may take.
     #[serde(deserialize_with = "default_if_null")]
     pub timeouts: Timeouts,
@@ -51,6 +53,17 @@ pub struct Policy {
     pub health_check: Option<HealthCheck>,
     /// Whether CONNECT requests are passed on, for servers that are forward proxies.
     pub allow_connect: bool,
+}
+
+/// Which time of a try counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Measure {
+    /// All of it, as the agent's clock says.
+    #[default]
+    Total,
+    /// Without what the agent itself took, as packet timestamps say: network and server.
+    Server,
 }
 
 /// Whether a part of a policy acts.

@@ -14,6 +14,7 @@ mod policy;
 use super::accepted::accepted;
 use super::field_path::FieldPath;
 use super::finding::Finding;
+use super::latency::Latency;
 use super::model::{Agent, Capture, Config, Pod, Protocol, Proxy};
 use super::values::{AccessLogTarget, CgroupPath, MetricsAddress};
 use super::yaml::quoted;
@@ -33,6 +34,7 @@ pub(super) fn validate(config: &Config) -> Result<(), Finding> {
             return Err(taken(&at, "netns", &pod.netns.display().to_string(), first));
         }
     }
+    latency(&config.latency)?;
     destinations::validate(&config.destinations)?;
     let at_defaults = FieldPath::default().field("defaults").field("policy");
     if let Some(defaults) = &config.defaults {
@@ -57,6 +59,19 @@ pub(super) fn validate(config: &Config) -> Result<(), Finding> {
                 ));
             }
         }
+    }
+    Ok(())
+}
+
+fn latency(latency: &Latency) -> Result<(), Finding> {
+    let at = FieldPath::default().field("latency");
+    if !(0.0..=1.0).contains(&latency.sample) {
+        let problem = format!("`{}` is out of range", latency.sample);
+        return Err(refused(at.field("sample"), problem));
+    }
+    if !Latency::MOST_PER_SECOND.contains(&latency.most_per_second) {
+        let problem = format!("`{}` is out of range", latency.most_per_second);
+        return Err(refused(at.field("mostPerSecond"), problem));
     }
     Ok(())
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::super::accepted::{ACCEPTED, one_of_many};
 use super::super::{
     AccessLogTarget, Adaptive, Agent, BackoffSpans, Balance, BalanceAlgorithm, Budget, Capture,
-    CgroupPath, Config, Defaults, Destination, Endpoint, HealthCheck, HealthCheckKind, Hedge,
-    InboundSteering, MetricsAddress, Mode, OnAgentDown, Pod, Policy, Protocol, Proxy, Retries,
-    Timeouts, Timespan, Tracing, fields_needing_restart, parse, schema,
+    CgroupPath, Config, Defaults, Destination, Endpoint, HardwareStamps, HealthCheck,
+    HealthCheckKind, Hedge, InboundSteering, Latency, Measure, MetricsAddress, Mode, OnAgentDown,
+    Pod, PodSockets, Policy, Protocol, Proxy, Retries, Timeouts, Timespan, Tracing,
+    fields_needing_restart, parse, schema,
 };
 use super::{pod_with, protection};
 
@@ -135,6 +136,7 @@ destinations:
         bufferBytes: 1024
       balance: {algorithm: consistent-hash, key: 'header:x-user', slowStart: 3s}
       mode: observe
+      measure: server
       critical: ['header:x-vip']
       fallback: {status: 203, headers: {x-kind: old}, body: sorry}
       limits:
@@ -177,6 +179,12 @@ destinations:
       healthCheck: {type: grpc, path: /up, service: a.B, interval: 9s, timeout: 8s, rise: 7, fall: 6, phi: 5}
       allowConnect: true
 defaults: {protocol: http1, policy: {timeouts: {request: 9s}}}
+latency:
+  sample: 0.5
+  mostPerSecond: 7
+  hardware: on
+  podSockets: stamps
+  serverTiming: true
 ";
 
 #[test]
@@ -233,6 +241,13 @@ fn every_field_is_read() {
                 ..Policy::default()
             },
         }),
+        latency: Latency {
+            sample: 0.5,
+            most_per_second: 7,
+            hardware: HardwareStamps::On,
+            pod_sockets: PodSockets::Stamps,
+            server_timing: true,
+        },
     };
     assert_eq!(parse(EVERY_FIELD, "mesh.yaml").unwrap().config, expected);
 }
@@ -298,6 +313,7 @@ fn every_part_of_a_policy() -> Policy {
             slow_start: Some(Timespan::from_secs(3)),
         },
         mode: Mode::Observe,
+        measure: Measure::Server,
         breaker: protection::every_field_of_a_breaker(),
         limits: protection::every_field_of_limits(),
         fallback: Some(protection::every_field_of_a_fallback()),
@@ -381,19 +397,21 @@ fn what_will_surprise_is_warned_of() {
 
 #[test]
 fn changes_of_the_agent_need_a_restart() {
-    let running = Agent::default();
-    assert_eq!(
-        fields_needing_restart(&running, &running),
-        Vec::<String>::new()
-    );
-    let new = Agent {
-        max_connections: 2048,
-        drain_timeout: Timespan::from_secs(1),
-        ..running.clone()
-    };
+    let running = Config::default();
+    let mut new = running.clone();
+    new.agent.zone = Some("a".to_owned());
+    new.latency.sample = 1.0;
+    assert_eq!(fields_needing_restart(&running, &new), Vec::<String>::new());
+    new.agent.max_connections = 2048;
+    new.agent.drain_timeout = Timespan::from_secs(1);
+    new.latency.pod_sockets = PodSockets::Rtt;
     assert_eq!(
         fields_needing_restart(&running, &new),
-        ["agent.drainTimeout", "agent.maxConnections"]
+        [
+            "agent.drainTimeout",
+            "agent.maxConnections",
+            "latency.podSockets"
+        ]
     );
 }
 

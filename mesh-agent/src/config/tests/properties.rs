@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::super::{
-    AccessLogTarget, Agent, Capture, CgroupPath, Config, InboundSteering, MetricsAddress,
-    OnAgentDown, Overload, Pod, Protocol, Proxy, Timespan, Tracing, parse,
+    AccessLogTarget, Agent, Capture, CgroupPath, Config, HardwareStamps, InboundSteering, Latency,
+    MetricsAddress, OnAgentDown, Overload, Pod, PodSockets, Protocol, Proxy, Timespan, Tracing,
+    parse,
 };
 
 fn path(longest: usize) -> impl Strategy<Value = PathBuf> {
@@ -131,9 +132,22 @@ fn config() -> impl Strategy<Value = Config> {
         pods.dedup_by(|a, b| a.name == b.name);
         pods.sort_by(|a, b| a.netns.cmp(&b.netns));
         pods.dedup_by(|a, b| a.netns == b.netns);
+        let latency = Latency {
+            sample: f64::from(agent.max_connections % 8) / 8.0,
+            most_per_second: 1 + agent.max_connections % 1_000_000,
+            hardware: [
+                HardwareStamps::Auto,
+                HardwareStamps::On,
+                HardwareStamps::Off,
+            ][agent.max_connections as usize % 3],
+            pod_sockets: [PodSockets::Off, PodSockets::Rtt, PodSockets::Stamps]
+                [agent.max_connections as usize % 3],
+            server_timing: agent.max_connections.is_multiple_of(2),
+        };
         Config {
             agent,
             pods,
+            latency,
             ..Config::default()
         }
     })

@@ -8,7 +8,7 @@ fn unknown_missing_and_repeated_fields() {
     check(&[
         (
             "policies: []",
-            "1:1: policies: unknown field; top level has `agent`, `pods`, `destinations`, `defaults`",
+            "1:1: policies: unknown field; top level has `agent`, `pods`, `destinations`, `defaults`, `latency`",
         ),
         (
             "metrics: off",
