@@ -18,6 +18,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod kernel;
+pub mod latency;
 mod one_line;
 pub mod pods;
 pub mod policy;

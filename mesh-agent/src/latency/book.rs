@@ -1,0 +1,308 @@
+//! What is remembered of measured requests: figures by pod, destination and server, and the last requests
+//! themselves.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    sampler::Rate,
+    series::Series,
+    socket::TcpInfo,
+    stages::{Stages, Unclear, Waypoints},
+    transmit_log::Counts,
+};
+
+/// Most series: with those of other requests, all that come later are counted together.
+const MOST_SERIES: usize = 256;
+/// The destination of those others.
+const OTHERS: &str = "others";
+/// Requests that are remembered one by one.
+const MOST_TRACES: usize = 1024;
+/// After so long without a request a series is forgotten.
+const IDLE: Duration = Duration::from_mins(15);
+
+/// Whose figures they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The pod.
+    pub pod: Arc<str>,
+    /// Where its requests went, or those from outside to it.
+    pub destination: Arc<str>,
+    /// The server that answered.
+    pub endpoint: SocketAddr,
+}
+
+/// A request that was measured.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// Whose it was.
+    pub key: Key,
+    /// Its method.
+    pub method: Box<str>,
+    /// The beginning of its path.
+    pub path: Box<str>,
+    /// Status of its answer.
+    pub status: u16,
+    /// The trace that it belongs to, if it does to any.
+    pub trace_id: Option<u128>,
+    /// How often it was tried.
+    pub tries: u32,
+    /// Its stamps.
+    pub way: Waypoints,
+    /// Where its time went.
+    pub stages: Result<Stages, Unclear>,
+    /// What the kernel said of the connection to the server.
+    pub info: TcpInfo,
+    /// Segments that had to be sent again for it.
+    pub resent: u32,
+}
+
+/// What is remembered of measured requests.
+#[derive(Debug)]
+pub struct Book {
+    share: AtomicU64,
+    most_per_second: AtomicU32,
+    tells_clients: AtomicBool,
+    since: Instant,
+    series: Mutex<HashMap<Key, Arc<Series>>>,
+    traces: Mutex<VecDeque<Arc<Trace>>>,
+    matched: AtomicU64,
+    again: AtomicU64,
+    unmatched: AtomicU64,
+    /// Requests whose measuring began, and those of them whose answers never ended.
+    measured: AtomicU64,
+    unfinished: AtomicU64,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self {
+            share: AtomicU64::new(0),
+            most_per_second: AtomicU32::new(1),
+            tells_clients: AtomicBool::new(false),
+            since: Instant::now(),
+            series: Mutex::default(),
+            traces: Mutex::default(),
+            matched: AtomicU64::new(0),
+            again: AtomicU64::new(0),
+            unmatched: AtomicU64::new(0),
+            measured: AtomicU64::new(0),
+            unfinished: AtomicU64::new(0),
+        }
+    }
+}
+
+/// What became of stamps and measured requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BookCounts {
+    /// Stamps.
+    pub stamps: Counts,
+    /// Requests whose measuring began.
+    pub measured: u64,
+    /// Of those, whose answers never ended.
+    pub unfinished: u64,
+}
+
+impl Book {
+    /// How many requests are measured from now on, and whether their clients are told.
+    pub fn apply(&self, rate: Rate, tells_clients: bool) {
+        self.share.store(rate.share.to_bits(), Ordering::Relaxed);
+        self.most_per_second
+            .store(rate.most_per_second, Ordering::Relaxed);
+        self.tells_clients.store(tells_clients, Ordering::Relaxed);
+    }
+
+    /// How many are measured.
+    pub fn rate(&self) -> Rate {
+        Rate {
+            share: f64::from_bits(self.share.load(Ordering::Relaxed)),
+            most_per_second: self.most_per_second.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether answers say where their time went.
+    pub fn tells_clients(&self) -> bool {
+        self.tells_clients.load(Ordering::Relaxed)
+    }
+
+    /// For the sampler.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// A request is measured from now on.
+    pub fn begun(&self) {
+        self.measured.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Its answer never ended.
+    pub fn never_ended(&self) {
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What became of stamps.
+    pub fn count(&self, counts: Counts) {
+        for (all, new) in [
+            (&self.matched, counts.matched),
+            (&self.again, counts.again),
+            (&self.unmatched, counts.unmatched),
+        ] {
+            if new > 0 {
+                all.fetch_add(new, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A measured request has ended.
+    pub fn add(&self, trace: Trace) {
+        let now = Instant::now();
+        let series = self.series_of(&trace.key, now);
+        let source = trace.way.sent.source;
+        series.add(
+            trace.stages.as_ref().map_err(|unclear| *unclear),
+            source,
+            trace.info,
+            trace.resent,
+            now,
+        );
+        let mut traces = lock(&self.traces);
+        if traces.len() == MOST_TRACES {
+            traces.pop_front();
+        }
+        traces.push_back(Arc::new(trace));
+    }
+
+    fn series_of(&self, key: &Key, now: Instant) -> Arc<Series> {
+        let mut all = lock(&self.series);
+        if let Some(series) = all.get(key) {
+            return Arc::clone(series);
+        }
+        let key = if all.len() < MOST_SERIES {
+            key.clone()
+        } else {
+            let destination = OTHERS.into();
+            let endpoint = SocketAddr::from(([0, 0, 0, 0], 0));
+            Key {
+                pod: Arc::clone(&key.pod),
+                destination,
+                endpoint,
+            }
+        };
+        let series = all.entry(key);
+        Arc::clone(series.or_insert_with(|| Arc::new(Series::new(now))))
+    }
+
+    /// All series, by pod, destination and server.
+    pub fn series(&self) -> Vec<(Key, Arc<Series>)> {
+        let all = lock(&self.series);
+        let mut all: Vec<_> = all
+            .iter()
+            .map(|(key, series)| (key.clone(), Arc::clone(series)))
+            .collect();
+        all.sort_by(|(one, _), (other, _)| {
+            (&one.pod, &one.destination, one.endpoint).cmp(&(
+                &other.pod,
+                &other.destination,
+                other.endpoint,
+            ))
+        });
+        all
+    }
+
+    /// The last requests that `is_wanted`, the newest first.
+    pub fn traces(&self, most: usize, is_wanted: impl Fn(&Trace) -> bool) -> Vec<Arc<Trace>> {
+        let traces = lock(&self.traces);
+        let wanted = traces.iter().rev().filter(|trace| is_wanted(trace));
+        wanted.take(most).map(Arc::clone).collect()
+    }
+
+    /// What became of stamps and requests.
+    pub fn counts(&self) -> BookCounts {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        BookCounts {
+            stamps: Counts {
+                matched: get(&self.matched),
+                again: get(&self.again),
+                unmatched: get(&self.unmatched),
+            },
+            measured: get(&self.measured),
+            unfinished: get(&self.unfinished),
+        }
+    }
+
+    /// Forgets series without requests.
+    pub fn sweep(&self, now: Instant) {
+        lock(&self.series).retain(|_, series| series.idle(now) < IDLE);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(destination: &str, endpoint: u16) -> Trace {
+        Trace {
+            key: Key {
+                pod: "client".into(),
+                destination: destination.into(),
+                endpoint: SocketAddr::from(([10, 0, 0, 1], endpoint)),
+            },
+            method: "GET".into(),
+            path: "/".into(),
+            status: 200,
+            trace_id: None,
+            tries: 1,
+            way: Waypoints::default(),
+            stages: Ok(Stages::default()),
+            info: TcpInfo::default(),
+            resent: 0,
+        }
+    }
+
+    #[test]
+    fn there_are_never_more_series_and_requests_than_are_remembered() {
+        let book = Book::default();
+        for number in 0..3_000_u32 {
+            book.add(trace(&number.to_string(), 80));
+        }
+        assert_eq!(book.series().len(), MOST_SERIES + 1);
+        let all = book.series();
+        let others = all.iter().find(|(key, _)| &*key.destination == OTHERS);
+        let count = others.map(|(_, series)| series.since_start().count());
+        assert_eq!(count, Some(3_000 - MOST_SERIES as u64));
+        assert_eq!(book.traces(usize::MAX, |_| true).len(), MOST_TRACES);
+    }
+
+    #[test]
+    fn what_is_idle_is_forgotten() {
+        let book = Book::default();
+        book.add(trace("one", 80));
+        book.sweep(Instant::now());
+        assert_eq!(book.series().len(), 1);
+        book.sweep(Instant::now() + IDLE);
+        assert_eq!(book.series().len(), 0);
+    }
+
+    #[test]
+    fn the_newest_requests_come_first() {
+        let book = Book::default();
+        for endpoint in [1, 2, 3] {
+            book.add(trace("one", endpoint));
+        }
+        book.add(trace("two", 9));
+        let traces = book.traces(2, |trace| &*trace.key.destination == "one");
+        let ports: Vec<u16> = traces.iter().map(|it| it.key.endpoint.port()).collect();
+        assert_eq!(ports, [3, 2]);
+    }
+}

@@ -1,0 +1,220 @@
+//! What is known of one connection's packets: shared by the socket, which collects stamps, and by requests,
+//! which want them.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+};
+
+use super::{
+    clock::Nanos,
+    control_messages::{Stamps, TransmitStamp},
+    socket::{Asked, TcpInfo},
+    stages::{Arrival, Source, Stamp},
+    transmit_log::{Counts, TransmitLog, Write},
+};
+
+const NOTHING: u8 = 0;
+const SENT: u8 = 1;
+const WHOLE_WAY: u8 = 2;
+
+/// One connection. As long as nothing is wanted of it, it costs a look at two flags for each read and write.
+#[derive(Debug, Default)]
+pub struct Leg {
+    /// Whether stamps of what comes in are wanted.
+    receives: AtomicBool,
+    /// Which stamps of what is written are wanted.
+    asks: AtomicU8,
+    /// Whether the socket was prepared, and what it reports of its writability cannot be relied on.
+    is_prepared: AtomicBool,
+    /// Bytes that were written since.
+    written: AtomicU64,
+    /// For how long there was no room to write, in nanoseconds.
+    blocked: AtomicU64,
+    /// Allocated for connections that are measured only.
+    log: Mutex<Option<Box<Log>>>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    transmit: TransmitLog,
+    /// Where the message began whose stamps are wanted.
+    from: u64,
+    /// What came in since then: the first of it, and the last.
+    first: Option<Arrival>,
+    last: Option<Arrival>,
+    info: TcpInfo,
+    /// Stamps that were asked for and have not come.
+    is_waiting: bool,
+}
+
+/// What a leg says of one message that was sent and of what came back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heard {
+    /// The message's last write.
+    pub write: Option<Write>,
+    /// The first of what came back.
+    pub first: Option<Arrival>,
+    /// And the last.
+    pub last: Option<Arrival>,
+    /// What the kernel said of the connection when the first came.
+    pub info: TcpInfo,
+    /// For how long the peer did not read, since the connection began, in nanoseconds.
+    pub blocked: u64,
+}
+
+impl Leg {
+    /// A message that is to be measured begins: what comes in and goes out from now on is its own.
+    pub fn begin(&self) {
+        let from = self.written.load(Ordering::Relaxed);
+        let mut log = self.log();
+        let log = log.get_or_insert_default();
+        log.from = from;
+        log.first = None;
+        log.last = None;
+        self.receives.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing is wanted any more.
+    pub fn end(&self) {
+        self.receives.store(false, Ordering::Relaxed);
+        self.asks.store(NOTHING, Ordering::Relaxed);
+    }
+
+    /// Whether stamps of what comes in are wanted.
+    pub fn set_receiving(&self, is_wanted: bool) {
+        self.receives.store(is_wanted, Ordering::Relaxed);
+    }
+
+    /// What is written from now on has the message's last byte in it: stamps of its whole way are wanted.
+    pub fn ask_whole_way(&self) {
+        self.asks.store(WHOLE_WAY, Ordering::Relaxed);
+    }
+
+    /// The same, until it is handed to the device.
+    pub fn ask_sent(&self) {
+        self.asks.store(SENT, Ordering::Relaxed);
+    }
+
+    /// No more stamps of what is written are wanted.
+    pub fn ask_nothing(&self) {
+        self.asks.store(NOTHING, Ordering::Relaxed);
+    }
+
+    /// What was heard since the message began.
+    pub fn heard(&self) -> Heard {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        let log = self.log();
+        let Some(log) = log.as_ref() else {
+            return Heard::default();
+        };
+        Heard {
+            write: log.transmit.last_since(log.from),
+            first: log.first,
+            last: log.last,
+            info: log.info,
+            blocked,
+        }
+    }
+
+    /// For how long the peer did not read, since the connection began, in nanoseconds.
+    pub fn blocked(&self) -> u64 {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// What became of stamps since this was asked last.
+    pub fn take_counts(&self) -> Counts {
+        let mut log = self.log();
+        log.as_mut()
+            .map_or_else(Counts::default, |log| log.transmit.take_counts())
+    }
+
+    /// The last of what came in.
+    pub fn last_arrival(&self) -> Option<Arrival> {
+        self.log().as_ref()?.last
+    }
+
+    pub(super) fn receives(&self) -> bool {
+        self.receives.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn asked(&self) -> Option<Asked> {
+        match self.asks.load(Ordering::Relaxed) {
+            SENT => Some(Asked::SENT),
+            WHOLE_WAY => Some(Asked::WHOLE_WAY),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_prepared(&self) -> bool {
+        self.is_prepared.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn prepared(&self) {
+        self.is_prepared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether stamps are still to come.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.log().as_ref().is_some_and(|log| log.is_waiting)
+    }
+
+    /// Something came in and was read just now.
+    pub(super) fn arrived(&self, stamps: Option<Stamps>) {
+        let read = Nanos::now();
+        let software = stamps.and_then(|stamps| stamps.software);
+        let arrival = Arrival {
+            stamp: Stamp {
+                at: software.unwrap_or(read),
+                source: software.map_or(Source::Clock, |_| Source::Software),
+                uncertainty: 0,
+            },
+            read,
+        };
+        let mut log = self.log();
+        let log = log.get_or_insert_default();
+        log.first.get_or_insert(arrival);
+        log.last = Some(arrival);
+    }
+
+    /// Whether nothing has come in since the message began.
+    pub(super) fn is_silent(&self) -> bool {
+        self.log().as_ref().is_none_or(|log| log.first.is_none())
+    }
+
+    /// Bytes were written, with stamps asked for or without.
+    pub(super) fn wrote(&self, count: usize, is_stamped: bool) {
+        let before = self.written.fetch_add(count as u64, Ordering::Relaxed);
+        if is_stamped {
+            let mut log = self.log();
+            let log = log.get_or_insert_default();
+            log.transmit.wrote(before + count as u64, Nanos::now());
+            log.is_waiting = true;
+        }
+    }
+
+    /// There was no room to write for so long, in nanoseconds.
+    pub(super) fn add_blocked(&self, nanos: u64) {
+        self.blocked.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Stamps came.
+    pub(super) fn stamped(&self, stamps: impl FnOnce(&mut dyn FnMut(TransmitStamp)) -> usize) {
+        let mut log = self.log();
+        let log = log.get_or_insert_default();
+        let count = stamps(&mut |stamp| log.transmit.stamped(stamp));
+        if count > 0 {
+            let write = log.transmit.last_since(log.from);
+            log.is_waiting = write.is_some_and(|write| write.sent.is_none());
+        }
+    }
+
+    /// What the kernel says of the connection.
+    pub(super) fn informed(&self, info: TcpInfo) {
+        self.log().get_or_insert_default().info = info;
+    }
+
+    fn log(&self) -> MutexGuard<'_, Option<Box<Log>>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

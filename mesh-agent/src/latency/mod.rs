@@ -1,0 +1,26 @@
+//! Where the time of requests goes, by the timestamps that the kernel gives packets.
+//!
+//! Upwards: a socket that can be asked for stamps (`stream`, `socket`, `writable`), what is known of one
+//! connection (`leg`, `transmit_log`), the stages of one request (`stages`), which requests are measured
+//! (`sampler`), and what is remembered of them (`book`, `series`).
+
+mod book;
+mod clock;
+mod control_messages;
+mod leg;
+mod sampler;
+mod series;
+mod socket;
+mod stages;
+mod stream;
+mod transmit_log;
+mod writable;
+
+pub use book::{Book, BookCounts, Key, Trace};
+pub use clock::Nanos;
+pub use leg::{Heard, Leg};
+pub use sampler::{Rate, Sampler};
+pub use series::{Figure, Figures, Series};
+pub use socket::TcpInfo;
+pub use stages::{Arrival, Source, Stage, Stages, Stamp, Unclear, Waypoints};
+pub use stream::StampedStream;

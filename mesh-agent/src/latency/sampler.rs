@@ -1,0 +1,131 @@
+//! Which requests of a destination are measured. Pure: time is passed in.
+//!
+//! A share of them, at most so many in a second, so that it costs no more where there is more to do; and the
+//! first after a second without one, so that a quiet destination has figures too.
+
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// How many are measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// Which share of them: 0 to 1.
+    pub share: f64,
+    /// In a second at the most.
+    pub most_per_second: u32,
+}
+
+/// Chooses the requests of one destination. Shared by all threads; a race makes it one more or one less.
+#[derive(Debug, Default)]
+pub struct Sampler {
+    /// The present second, and in the lower half how many of it were chosen.
+    second: AtomicU64,
+    /// When one was chosen last, in milliseconds.
+    last: AtomicU64,
+    /// So many are chosen whatever the rate says: somebody waits for them.
+    wanted: AtomicU32,
+}
+
+impl Sampler {
+    /// Whether a request is measured. `now` is since any time in the past, `chance` from 0 to 1.
+    pub fn choose(&self, rate: Rate, now: Duration, chance: f64) -> bool {
+        if self.wanted.load(Ordering::Relaxed) > 0 {
+            let one_less = |wanted: u32| wanted.checked_sub(1);
+            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+            if self.wanted.fetch_update(set, get, one_less).is_ok() {
+                return true;
+            }
+        }
+        if rate.share <= 0.0 {
+            return false;
+        }
+        let millis = now.as_millis() as u64 + 1;
+        let last = self.last.load(Ordering::Relaxed);
+        if chance >= rate.share && last > 0 && millis < last + 1_000 {
+            return false;
+        }
+        let second = now.as_secs();
+        let seen = self.second.load(Ordering::Relaxed);
+        let chosen = if seen >> 32 == second { seen as u32 } else { 0 };
+        if chosen >= rate.most_per_second {
+            return false;
+        }
+        self.second
+            .store((second << 32) | u64::from(chosen + 1), Ordering::Relaxed);
+        self.last.store(millis, Ordering::Relaxed);
+        true
+    }
+
+    /// The next `count` are chosen.
+    pub fn want(&self, count: u32) {
+        self.wanted.fetch_max(count, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The share is kept, and the most in each second, however requests come.
+        #[test]
+        fn share_and_limit_are_kept(
+            share in 0.0..=1.0_f64,
+            most_per_second in 1..200_u32,
+            gaps in prop::collection::vec(0..5_000_u64, 1..3_000),
+        ) {
+            let rate = Rate { share, most_per_second };
+            let sampler = Sampler::default();
+            let mut micros = 0;
+            let mut in_second = std::collections::HashMap::<u64, u32>::new();
+            let mut last = None::<u64>;
+            for (number, gap) in gaps.iter().enumerate() {
+                micros += gap;
+                let now = Duration::from_micros(micros);
+                let chance = (number as f64 * 0.618_033_988_7).fract();
+                if sampler.choose(rate, now, chance) {
+                    *in_second.entry(now.as_secs()).or_default() += 1;
+                    let is_quiet = last.is_none_or(|last| micros >= last + 999_000);
+                    prop_assert!(chance < share || is_quiet);
+                    last = Some(micros);
+                } else if share > 0.0 {
+                    let full = in_second.get(&now.as_secs()).copied() >= Some(most_per_second);
+                    prop_assert!(chance >= share || full);
+                }
+            }
+            prop_assert!(in_second.values().all(|count| *count <= most_per_second));
+            prop_assert_eq!(share > 0.0, !in_second.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_quiet_destination_is_measured_once_a_second() {
+        let rate = Rate {
+            share: 0.000_001,
+            most_per_second: 100,
+        };
+        let sampler = Sampler::default();
+        let chosen = (0..100_u64)
+            .filter(|tenth| sampler.choose(rate, Duration::from_millis(tenth * 100), 0.5))
+            .count();
+        assert_eq!(chosen, 10);
+    }
+
+    #[test]
+    fn those_that_somebody_waits_for_are_measured_in_any_case() {
+        let off = Rate {
+            share: 0.0,
+            most_per_second: 1,
+        };
+        let sampler = Sampler::default();
+        sampler.want(3);
+        let chosen: Vec<bool> = (0..5)
+            .map(|_| sampler.choose(off, Duration::ZERO, 0.0))
+            .collect();
+        assert_eq!(chosen, [true, true, true, false, false]);
+    }
+}

@@ -1,0 +1,214 @@
+//! Which byte of a stream a transmit stamp is of.
+//!
+//! The kernel names the last byte of each stamped write, counted from when stamps were asked for, modulo 2^32
+//! (`SOF_TIMESTAMPING_OPT_ID_TCP`). A segment that is sent again is stamped again, a write may be taken in
+//! part, and two writes that go out as one segment have one stamp, that of the last. So the log keeps what was
+//! written, takes the first stamp of each kind, and asks for the last write of a message.
+
+use std::collections::VecDeque;
+
+use super::{
+    clock::Nanos,
+    control_messages::{Stamps, TransmitPoint, TransmitStamp},
+};
+
+/// Writes that are remembered: stamps that come later than so many writes are of no use to anybody.
+const MOST: usize = 32;
+
+/// A stamped write, and what is known of its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The offset after its last byte.
+    pub end: u64,
+    /// When the kernel had taken it.
+    pub written: Nanos,
+    /// Handed to the queue of the device.
+    pub scheduled: Option<Nanos>,
+    /// Handed to the device.
+    pub sent: Option<Nanos>,
+    /// The same by the card, on its own clock.
+    pub sent_by_card: Option<Nanos>,
+    /// Acknowledged by the peer's kernel.
+    pub acknowledged: Option<Nanos>,
+}
+
+/// What became of stamps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Stamps that were matched to a write.
+    pub matched: u64,
+    /// Stamps of a segment that was sent again.
+    pub again: u64,
+    /// Stamps of no write that is remembered.
+    pub unmatched: u64,
+}
+
+/// The stamped writes of one connection.
+#[derive(Debug, Default)]
+pub struct TransmitLog {
+    writes: VecDeque<Write>,
+    counts: Counts,
+}
+
+impl TransmitLog {
+    /// A write was taken whose last byte is before `end`.
+    pub fn wrote(&mut self, end: u64, written: Nanos) {
+        if self.writes.len() == MOST {
+            self.writes.pop_front();
+        }
+        self.writes.push_back(Write {
+            end,
+            written,
+            scheduled: None,
+            sent: None,
+            sent_by_card: None,
+            acknowledged: None,
+        });
+    }
+
+    /// A stamp came.
+    pub fn stamped(&mut self, stamp: TransmitStamp) {
+        let mut writes = self.writes.iter_mut().rev();
+        let write = writes.find(|write| write.end.wrapping_sub(1) as u32 == stamp.key);
+        let Some(write) = write else {
+            self.counts.unmatched += 1;
+            return;
+        };
+        let Stamps { software, hardware } = stamp.stamps;
+        let is_new = match stamp.point {
+            TransmitPoint::Scheduled => take(&mut write.scheduled, software),
+            TransmitPoint::Acknowledged => take(&mut write.acknowledged, software),
+            TransmitPoint::Sent => {
+                // One message each, or one with both.
+                let by_card = take(&mut write.sent_by_card, hardware);
+                take(&mut write.sent, software) || by_card
+            }
+        };
+        let count = if is_new {
+            &mut self.counts.matched
+        } else {
+            &mut self.counts.again
+        };
+        *count += 1;
+    }
+
+    /// The last stamped write of what was written from the offset `from` on.
+    pub fn last_since(&self, from: u64) -> Option<Write> {
+        self.writes.back().copied().filter(|write| write.end > from)
+    }
+
+    /// What became of stamps since this was asked last.
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+}
+
+/// Keeps the first.
+const fn take(place: &mut Option<Nanos>, stamp: Option<Nanos>) -> bool {
+    if place.is_none() && stamp.is_some() {
+        *place = stamp;
+        true
+    } else {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stamp(point: TransmitPoint, end: u64, at: u64) -> TransmitStamp {
+        TransmitStamp {
+            point,
+            key: end.wrapping_sub(1) as u32,
+            stamps: Stamps {
+                software: Some(Nanos(at)),
+                hardware: None,
+            },
+        }
+    }
+
+    #[test]
+    fn software_and_hardware_stamps_of_one_write_come_apart() {
+        let mut log = TransmitLog::default();
+        log.wrote(10, Nanos(1));
+        log.stamped(stamp(TransmitPoint::Sent, 10, 2));
+        let by_card = Stamps {
+            software: None,
+            hardware: Some(Nanos(7)),
+        };
+        log.stamped(TransmitStamp {
+            stamps: by_card,
+            ..stamp(TransmitPoint::Sent, 10, 0)
+        });
+        let write = log.last_since(0).unwrap();
+        assert_eq!(write.sent, Some(Nanos(2)));
+        assert_eq!(write.sent_by_card, Some(Nanos(7)));
+        assert_eq!(log.take_counts().matched, 2);
+    }
+
+    proptest! {
+        /// A kernel that takes writes in part, joins them, sends segments again and gives stamps late and in
+        /// any order: what the log says is what the kernel did, whatever the offset began with.
+        #[test]
+        fn every_stamp_finds_its_write(
+            begin in prop_oneof![Just(0_u64), (u64::from(u32::MAX) - 500)..(u64::from(u32::MAX) + 500)],
+            lengths in prop::collection::vec((1..300_u64, 0..4_u8), 1..MOST),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..300),
+            strange in any::<u32>(),
+        ) {
+            let mut log = TransmitLog::default();
+            let mut ends = Vec::new();
+            let mut end = begin;
+            for (number, (length, joined)) in lengths.iter().enumerate() {
+                end += length;
+                log.wrote(end, Nanos(number as u64));
+                // What goes out with the next write has no stamp of its own.
+                ends.push((end, *joined == 0 && number + 1 < lengths.len()));
+            }
+            let mut pending: Vec<(u64, TransmitPoint)> = ends
+                .iter()
+                .filter(|(_, joined)| !joined)
+                .flat_map(|(end, _)| {
+                    [TransmitPoint::Scheduled, TransmitPoint::Sent, TransmitPoint::Acknowledged]
+                        .map(|point| (*end, point))
+                })
+                .collect();
+            let all = pending.len();
+            let mut first: Vec<(u64, TransmitPoint, u64)> = Vec::new();
+            let mut again = 0;
+            for (time, index) in order.iter().enumerate() {
+                let Some(&(end, point)) = pending.get(index.index(all)) else { continue };
+                let time = time as u64 + 1;
+                log.stamped(stamp(point, end, time));
+                if first.iter().any(|seen| (seen.0, seen.1) == (end, point)) {
+                    again += 1;
+                } else {
+                    first.push((end, point, time));
+                }
+            }
+            pending.clear();
+            let is_known = ends.iter().any(|(end, _)| end.wrapping_sub(1) as u32 == strange);
+            if !is_known {
+                log.stamped(TransmitStamp { key: strange, ..stamp(TransmitPoint::Sent, 1, 9) });
+            }
+            for write in &log.writes {
+                let of = |point| {
+                    let mut seen = first.iter();
+                    seen.find(|seen| (seen.0, seen.1) == (write.end, point)).map(|seen| Nanos(seen.2))
+                };
+                prop_assert_eq!(write.scheduled, of(TransmitPoint::Scheduled));
+                prop_assert_eq!(write.sent, of(TransmitPoint::Sent));
+                prop_assert_eq!(write.acknowledged, of(TransmitPoint::Acknowledged));
+            }
+            prop_assert_eq!(log.last_since(begin).map(|write| write.end), Some(end));
+            prop_assert_eq!(log.last_since(end), None);
+            let counts = log.take_counts();
+            prop_assert_eq!(counts.matched, first.len() as u64);
+            prop_assert_eq!(counts.again, again);
+            prop_assert_eq!(counts.unmatched, u64::from(!is_known));
+        }
+    }
+}
