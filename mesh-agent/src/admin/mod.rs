@@ -2,6 +2,7 @@
 //! health over HTTP.
 
 pub mod client;
+pub mod latency;
 mod metrics;
 pub mod model;
 mod report;

@@ -14,6 +14,7 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::latency::{self, Latency};
 use super::model::{
     Breaker, Connection, ConnectionCounts, CounterHelp, DescriptorCounts, Destination, Endpoint,
     InUse, Limits, Overload, Pod, PodCounts, Seen, Status, Times,
@@ -114,6 +115,20 @@ impl Report {
         let mut destinations = self.pods.destinations().list();
         destinations.extend(self.pods.servers());
         one_for_each_name(destinations.iter().map(|it| destination(it, now)))
+    }
+
+    /// Answer to `/latency`.
+    pub fn latency(&self) -> Latency {
+        latency::latency(self.pods.latency())
+    }
+
+    /// The next requests to a destination are measured, or to all of them.
+    pub fn measure_next(&self, destination: Option<&str>, count: u32) {
+        let all = self.pods.destinations().list().into_iter();
+        let all = all.chain(self.pods.servers());
+        for one in all.filter(|one| destination.is_none_or(|name| *name == *one.name)) {
+            one.sampler.want(count);
+        }
     }
 
     /// Answer to `/connections`: what the agent knows of each, and what the kernel half does.

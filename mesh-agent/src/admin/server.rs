@@ -9,16 +9,16 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Query, State},
     http::{StatusCode, header},
     response::IntoResponse,
     routing::{MethodRouter, get},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use super::{AdminSocket, Report, metrics};
+use super::{AdminSocket, Report, latency, metrics};
 
 /// Why a server cannot start.
 #[derive(Debug, Error)]
@@ -60,6 +60,8 @@ pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<AdminSocket, Admi
         .route("/pods", json(Report::pods))
         .route("/destinations", json(Report::destinations))
         .route("/connections", json(Report::connections))
+        .route("/latency", json(Report::latency))
+        .route("/traces", get(traces))
         .route("/metrics", get(metrics_page))
         .with_state(report);
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -88,6 +90,40 @@ fn json<T: Serialize + Send + 'static>(read: fn(&Report) -> T) -> MethodRouter<A
             .map(Json)
             .ok_or(StatusCode::INTERNAL_SERVER_ERROR)
     })
+}
+
+/// Which requests are asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichTraces {
+    pod: Option<String>,
+    destination: Option<String>,
+    /// At most so many.
+    n: Option<usize>,
+    /// Measure the next so many of the destination, whatever the share is.
+    next: Option<u32>,
+}
+
+async fn traces(
+    State(report): State<Arc<Report>>,
+    Query(which): Query<WhichTraces>,
+) -> impl IntoResponse {
+    const MOST: usize = 20;
+    on_thread(move || {
+        let (pod, destination) = (which.pod.as_deref(), which.destination.as_deref());
+        if let Some(next) = which.next {
+            report.measure_next(destination, next);
+        }
+        latency::traces(
+            report.pods.latency(),
+            pod,
+            destination,
+            which.n.unwrap_or(MOST),
+        )
+    })
+    .await
+    .map(Json)
+    .ok_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Runs `read` on a thread of its own: it makes a system call for every entry of a map, and the

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::{Agent, Config, Pod},
     kernel::Maps,
+    latency::{Book, Rate},
     proxy::{
         ConnectionStatus, Connections, Destination, Destinations, DetectionCounters, HealthChecks,
         Hosts, Shared, SharedRates,
@@ -84,6 +85,13 @@ impl PodSet {
         self.change(&pods, OnFailure::Abandon)?;
         self.shared.hosts.set(Hosts::of(&config.destinations));
         self.shared.destinations.apply(config);
+        let rate = Rate {
+            share: config.latency.sample,
+            most_per_second: config.latency.most_per_second,
+        };
+        self.shared
+            .latency
+            .apply(rate, config.latency.server_timing);
         let members = Arc::clone(&self.members);
         let any_pod = move || {
             let members = members.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +110,11 @@ impl PodSet {
     /// The destinations of the configuration.
     pub fn destinations(&self) -> Arc<Destinations> {
         self.shared.destinations.get()
+    }
+
+    /// What is remembered of measured requests.
+    pub fn latency(&self) -> &Book {
+        &self.shared.latency
     }
 
     /// Where requests are told of.
@@ -124,7 +137,9 @@ impl PodSet {
         if let Err(error) = self.change(&pods, OnFailure::Report) {
             tracing::error!("{error}");
         }
-        self.destinations().sweep(std::time::Instant::now());
+        let now = std::time::Instant::now();
+        self.destinations().sweep(now);
+        self.latency().sweep(now);
         if pods.iter().any(|pod| captures_inbound(pod)) {
             self.maps.prune_servers();
         }

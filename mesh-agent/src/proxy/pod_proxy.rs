@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     kernel::Maps,
+    latency::Book,
     pods::Netns,
     policy::{by_request::ByRequest, priority::Priority},
     telemetry::Telemetry,
@@ -37,6 +38,8 @@ pub struct Shared {
     pub detection: Arc<DetectionCounters>,
     /// Where requests are told of.
     pub telemetry: Arc<Telemetry>,
+    /// What is remembered of measured requests.
+    pub latency: Arc<Book>,
     /// Where agents count together, if anywhere.
     pub shared_rates: Option<Arc<SharedRates>>,
 }
@@ -58,6 +61,8 @@ pub struct PodProxy {
     pub detection: Arc<DetectionCounters>,
     /// Where its requests are told of.
     pub telemetry: Arc<Telemetry>,
+    /// What is remembered of measured requests.
+    pub latency: Arc<Book>,
     /// Where agents count together, if anywhere.
     pub shared_rates: Option<Arc<SharedRates>>,
     /// Connections to servers, kept for requests to come.
@@ -94,6 +99,7 @@ impl PodProxy {
             destinations: shared.destinations,
             detection: shared.detection,
             telemetry: shared.telemetry,
+            latency: shared.latency,
             shared_rates: shared.shared_rates,
             pools: Pools::default(),
             servers: Servers::default(),

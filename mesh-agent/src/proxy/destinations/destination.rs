@@ -13,6 +13,7 @@ use std::{
 use super::{super::http::Reason, endpoint::Endpoint, policy::Policy};
 use crate::{
     config::{Mode, Protocol},
+    latency::Sampler,
     policy::{
         adaptive_timeout::ResponseTimes,
         balance::{self, Balancer, EndpointLoad},
@@ -46,6 +47,8 @@ pub struct Destination {
     pub counters: Arc<RequestCounters>,
     /// What keeps it from being asked too much.
     pub protection: Arc<Protection>,
+    /// Which of its requests are measured.
+    pub sampler: Arc<Sampler>,
     /// The last client spoke before its server: then the next is likely to.
     pub client_speaks_first: AtomicBool,
     /// Which of `endpoints` are near.
@@ -221,6 +224,9 @@ impl Destination {
                 .unwrap_or_default(),
             protection: earlier
                 .map(|it| Arc::clone(&it.protection))
+                .unwrap_or_default(),
+            sampler: earlier
+                .map(|it| Arc::clone(&it.sampler))
                 .unwrap_or_default(),
             client_speaks_first: AtomicBool::new(false),
             response_times: Mutex::default(),

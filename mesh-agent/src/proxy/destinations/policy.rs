@@ -27,6 +27,8 @@ const INBOUND_IDLE: Duration = Duration::from_hours(24);
 /// A policy made ready for use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
+    /// Whether the agent's own part of the time of tries does not count.
+    pub by_server_time: bool,
     /// For a connection to come about.
     pub connect: Duration,
     /// For a request with all its tries.
@@ -87,6 +89,7 @@ impl From<&config::Policy> for Policy {
     fn from(policy: &config::Policy) -> Self {
         let timeouts = &policy.timeouts;
         Self {
+            by_server_time: policy.measure == config::Measure::Server,
             connect: timeouts.connect.get(),
             request: timeouts.request.map(config::Timespan::get),
             per_try: timeouts.per_try.map(config::Timespan::get),
