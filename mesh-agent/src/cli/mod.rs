@@ -4,11 +4,14 @@ mod advise;
 mod check;
 mod connections;
 mod destinations;
+mod latency;
 mod output;
 mod pods;
 mod run;
 mod schema;
+mod stages;
 mod status;
+mod unknown;
 mod validate;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -48,6 +51,8 @@ enum Verb {
     Advise(advise::Advise),
     /// The open connections of the running agent.
     Connections(Reading),
+    /// Where the time of requests went: in the mesh, in the network, in the server.
+    Latency(latency::Latency),
 }
 
 /// Options of the verbs that ask the running agent.
@@ -73,6 +78,7 @@ pub fn main() -> ExitCode {
         Verb::Destinations(reading) => destinations::run(&reading),
         Verb::Advise(verb) => verb.run(),
         Verb::Connections(reading) => connections::run(&reading),
+        Verb::Latency(verb) => verb.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
