@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,10 +17,13 @@ use tokio::{
 };
 
 use super::{
-    half_close::Underway, observed::Observed, reason::Reason, try_guard::TryGuard,
-    upstream::http1::Answer,
+    half_close::Underway, measured::Measured, observed::Observed, reason::Reason,
+    try_guard::TryGuard, upstream::http1::Answer,
 };
-use crate::policy::deadline::Deadline;
+use crate::{
+    latency::{Leg, Nanos},
+    policy::deadline::Deadline,
+};
 
 /// What bodies fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,6 +38,7 @@ pub struct AnswerBody {
     is_grpc: bool,
     guard: Option<TryGuard>,
     observed: Option<Box<Observed>>,
+    measured: Option<Box<Measured>>,
     underway: Option<Underway>,
 }
 
@@ -82,6 +87,7 @@ impl AnswerBody {
             is_grpc: false,
             guard: None,
             observed: None,
+            measured: None,
             underway: None,
         }
     }
@@ -120,6 +126,30 @@ impl AnswerBody {
             observed.saw(None, true);
         }
         self.observed = Some(observed);
+    }
+
+    /// `measured` is told when it has ended.
+    pub fn measure(&mut self, measured: Box<Measured>) {
+        if self.is_end_stream() {
+            measured.ended();
+        } else {
+            self.measured = Some(measured);
+        }
+    }
+
+    /// The packets of the connection that the answer comes over, if they are measured, and since when there
+    /// was one.
+    pub fn leg(&self) -> Option<(&Arc<Leg>, Nanos)> {
+        match &self.source {
+            Source::Http1(answer) => answer.leg(),
+            _ => None,
+        }
+    }
+
+    /// How long the server and the network took until the answer began, by packet timestamps.
+    pub fn server_time(&self) -> Option<Duration> {
+        let (leg, _) = self.leg()?;
+        leg.heard().away()
     }
 
     /// The connection that the answer came over, once the server switched protocols.
@@ -176,6 +206,16 @@ impl AnswerBody {
     }
 }
 
+impl AnswerBody {
+    /// Whether `frame` is the last.
+    fn is_end_stream_after(&self, frame: Option<&Result<Frame<Bytes>, BoxError>>) -> bool {
+        match frame {
+            Some(Ok(frame)) => frame.is_trailers() || self.is_end_stream(),
+            Some(Err(_)) | None => true,
+        }
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
     type Error = BoxError;
@@ -192,6 +232,12 @@ impl Body for AnswerBody {
             let is_last = self.is_end_stream();
             observed.saw(frame.as_ref(), is_last);
             self.observed = Some(observed);
+        }
+        if self.measured.is_some() && self.is_end_stream_after(frame.as_ref()) {
+            let measured = self.measured.take();
+            if let Some(measured) = measured.filter(|_| !matches!(frame, Some(Err(_)))) {
+                measured.ended();
+            }
         }
         Poll::Ready(frame)
     }

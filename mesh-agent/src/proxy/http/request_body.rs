@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::interim::Held;
+use crate::latency::Leg;
 
 /// The body of one try.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub enum TryBody {
     Kept(KeptTry),
     /// One that waits until its server wants it.
     Held(Box<Held>),
+    /// One whose end is stamped.
+    Told(Box<(Self, Arc<Leg>)>),
 }
 
 /// A body that further tries can send again, as long as it is not too long.
@@ -150,6 +153,18 @@ impl KeptTry {
     }
 }
 
+impl TryBody {
+    /// Tells `leg` when the end of the request is about to be written.
+    pub fn tell_end(&mut self, leg: &Arc<Leg>) {
+        if self.is_end_stream() {
+            leg.ask_whole_way();
+            return;
+        }
+        let body = std::mem::replace(self, Self::Empty);
+        *self = Self::Told(Box::new((body, Arc::clone(leg))));
+    }
+}
+
 impl Body for TryBody {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -168,6 +183,14 @@ impl Body for TryBody {
                 *self = body;
                 self.poll_frame(context)
             }
+            Self::Told(told) => {
+                let (body, leg) = &mut **told;
+                let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+                if frame.is_none() || body.is_end_stream() {
+                    leg.ask_whole_way();
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -177,6 +200,7 @@ impl Body for TryBody {
             Self::Once(incoming) => incoming.is_end_stream(),
             Self::Kept(kept) => kept.is_end_stream(),
             Self::Held(held) => held.body.is_end_stream(),
+            Self::Told(told) => told.0.is_end_stream(),
         }
     }
 
@@ -186,6 +210,7 @@ impl Body for TryBody {
             Self::Once(incoming) => incoming.size_hint(),
             Self::Kept(kept) => kept.size,
             Self::Held(held) => held.body.size_hint(),
+            Self::Told(told) => told.0.size_hint(),
         }
     }
 }

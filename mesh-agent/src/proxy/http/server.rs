@@ -29,6 +29,7 @@ use super::{
     strict_io::StrictIo,
 };
 use crate::{
+    latency::StampedStream,
     pods,
     proxy::connection::{self, Moved},
 };
@@ -76,12 +77,15 @@ pub async fn serve_http1(
                 Ok::<_, Infallible>(response)
             })
         });
+        let receipts = session.receipts.clone().unwrap_or_default();
+        let client = StampedStream::new(client, Arc::clone(receipts.leg()));
         let io = CountedIo::new(client, Arc::clone(&moved));
         let io = TokioIo::new(StrictIo::new(
             io,
             Arc::clone(&refusal),
             Arc::clone(&session.interim),
             busy.clone(),
+            receipts,
         ));
         let mut connection = http1::Builder::new()
             // The connection tells who has only closed their half.
@@ -104,7 +108,7 @@ pub async fn serve_http1(
         })
         .await;
         let parts = connection.into_parts();
-        let (client, left) = parts.io.into_inner().into_parts();
+        let (client, left) = parts.io.into_inner().into_parts()?;
         let read = [parts.read_buf, left].concat();
         (client, read, ended)
     };

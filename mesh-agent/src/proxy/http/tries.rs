@@ -73,13 +73,15 @@ impl From<ConnectError> for TryError {
     }
 }
 
-/// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline.
+/// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline; `is_measured`
+/// says whether its packets are stamped.
 pub async fn send(
     session: &Session,
     destination: &Destination,
     server: SocketAddr,
     request: Request<TryBody>,
     left: Option<Duration>,
+    is_measured: bool,
 ) -> Result<Response<AnswerBody>, TryError> {
     let policy = &destination.policy;
     let key = Key {
@@ -90,7 +92,7 @@ pub async fn send(
     if request.version() == Version::HTTP_2 {
         send_http2(session, key, request, within).await
     } else {
-        send_http1(session, key, request, within, policy.idle).await
+        send_http1(session, key, request, within, policy.idle, is_measured).await
     }
 }
 
@@ -100,6 +102,7 @@ async fn send_http1(
     mut request: Request<TryBody>,
     within: Duration,
     idle: Duration,
+    is_measured: bool,
 ) -> Result<Response<AnswerBody>, TryError> {
     let pod = &session.pod;
     loop {
@@ -109,7 +112,7 @@ async fn send_http1(
             None => Box::pin(Upstream::connect(pod, key, within, idle)).await?,
         };
         let is_reused = upstream.is_reused;
-        match upstream.send(request, pod).await {
+        match upstream.send(request, pod, is_measured).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
                 head.version = Version::HTTP_11;

@@ -67,6 +67,7 @@ impl Exchange<'_> {
         let policy = &destination.policy;
         let now = Instant::now();
         let mut other = Exchange {
+            measured: None,
             session: self.session,
             destination,
             head: self.head.clone(),

@@ -23,6 +23,7 @@ use tokio::{net::TcpStream, time};
 use super::{
     body::AnswerBody,
     deadlines, headers, interim,
+    measured::Measured,
     observed::Observed,
     pushback::pushback,
     reason::{Reason, is_grpc},
@@ -70,7 +71,10 @@ pub async fn exchange(
     let destination = session.destination(&request);
     let observed = Observed::begin(session, &destination.name, &mut request);
     let is_grpc = is_grpc(request.headers());
-    let mut exchange = Exchange::new(session, &destination, request, is_grpc);
+    let begun = Instant::now();
+    let measured = Measured::begin(session, &destination, &request, begun);
+    let mut exchange = Exchange::new(session, &destination, request, is_grpc, begun);
+    exchange.measured = measured;
     let answered = exchange.run().await;
     let own = answered.as_ref().err().map(|refusal| refusal.reason);
     let (mut response, tunnel) = match exchange.or_fallback(answered).await {
@@ -93,6 +97,9 @@ pub async fn exchange(
     );
     tell(session, response.headers_mut());
     session.count(&destination, response.status(), own);
+    if let Some(measured) = exchange.measured.take() {
+        measured.follow(&mut response);
+    }
     if let Some(observed) = observed {
         observed.answered(exchange.answered_by, exchange.tries, &mut response);
     }
@@ -112,6 +119,8 @@ struct Exchange<'a> {
     switch: Switch,
     /// Why a failure that could be tried again is not, if trying it elsewhere would not help.
     gave_up: Option<&'static str>,
+    /// Where its time goes, if that is measured.
+    measured: Option<Box<Measured>>,
     /// How often it was sent to a server.
     tries: u32,
     /// Whose answer it got.
@@ -132,6 +141,7 @@ impl<'a> Exchange<'a> {
         destination: &'a Arc<Destination>,
         request: Request<Incoming>,
         is_grpc: bool,
+        begun: Instant,
     ) -> Self {
         let policy = &destination.policy;
         let key = policy
@@ -141,7 +151,6 @@ impl<'a> Exchange<'a> {
         let (mut head, body) = request.into_parts();
         let upgrade = headers::strip_hop_by_hop(&mut head.headers);
         let switch = Switch::of(&mut head, upgrade);
-        let begun = Instant::now();
         let deadline = deadlines::of(&head.headers, policy, is_grpc, begun, begun);
         // A switched connection has no end that could be waited for.
         let deadline = if switch.is_wanted() {
@@ -164,6 +173,7 @@ impl<'a> Exchange<'a> {
             is_grpc,
             switch,
             gave_up: None,
+            measured: None,
             tries: 0,
             answered_by: None,
             admitted: None,
@@ -233,6 +243,7 @@ impl<'a> Exchange<'a> {
                 guard,
                 mut outcome,
                 took,
+                began,
             } = ended;
             if let Ok(answer) = &mut outcome {
                 hear(&endpoint, answer.headers_mut());
@@ -305,6 +316,11 @@ impl<'a> Exchange<'a> {
                     self.judge(&outcome, grpc_status, took);
                     let answer = outcome.map_err(|error| error.reason())?;
                     self.answered_by = Some(endpoint.address);
+                    if let Some(measured) = &mut self.measured
+                        && let (Some(began), Some((leg, since))) = (began, answer.body().leg())
+                    {
+                        measured.answered(endpoint.address, began, since, leg);
+                    }
                     return Ok((answer, guard));
                 }
             }
@@ -361,20 +377,26 @@ impl<'a> Exchange<'a> {
         let left = self.deadline.left(now);
         let limit = limit.filter(|limit| left.is_none_or(|left| *limit < left));
         let session = self.session;
+        let began = self.measured.as_mut().map(|measured| measured.trying());
+        let by_server_time = destination.policy.by_server_time;
+        let is_measured = (began.is_some() || by_server_time) && !self.switch.is_wanted();
         let at = Arc::clone(&endpoint);
         let trying = async move {
-            let sending = send(session, destination, at.address, request, left);
+            let sending = send(session, destination, at.address, request, left, is_measured);
             let outcome = match limit {
                 None => sending.await,
                 Some(limit) => time::timeout(limit, sending)
                     .await
                     .unwrap_or(Err(TryError::Timeout)),
             };
+            let by_stamps = outcome.as_ref().ok().filter(|_| by_server_time);
+            let by_stamps = by_stamps.and_then(|answer| answer.body().server_time());
             Ended {
                 endpoint: at,
                 guard,
                 outcome,
-                took: now.elapsed(),
+                took: by_stamps.unwrap_or_else(|| now.elapsed()),
+                began,
             }
         };
         Ok((endpoint, trying))
