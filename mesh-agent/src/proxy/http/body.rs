@@ -8,17 +8,23 @@ use std::{
 };
 
 use bytes::Bytes;
+use h2::SendStream;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
-    half_close::Underway, measured::Measured, observed::Observed, reason::Reason,
-    try_guard::TryGuard, upstream::http1::Answer,
+    half_close::Underway,
+    http2::{Received, Sending},
+    measured::Measured,
+    observed::Observed,
+    reason::Reason,
+    request_body::TryBody,
+    try_guard::TryGuard,
+    upstream::{http1, http2},
 };
 use crate::{
     latency::{Leg, Nanos},
@@ -45,8 +51,8 @@ pub struct AnswerBody {
 enum Source {
     None,
     Own(Bytes),
-    Http1(Answer),
-    Http2(Incoming),
+    Http1(http1::Answer),
+    Http2(http2::Answer),
 }
 
 /// Until when the body must go on.
@@ -70,13 +76,13 @@ impl AnswerBody {
     }
 
     /// What comes over a connection that nobody else uses.
-    pub fn http1(answer: Answer) -> Self {
+    pub fn http1(answer: http1::Answer) -> Self {
         Self::new(Source::Http1(answer))
     }
 
     /// What comes over a stream.
-    pub const fn http2(incoming: Incoming) -> Self {
-        Self::new(Source::Http2(incoming))
+    pub fn http2(answer: http2::Answer) -> Self {
+        Self::new(Source::Http2(answer))
     }
 
     const fn new(source: Source) -> Self {
@@ -160,6 +166,34 @@ impl AnswerBody {
         }
     }
 
+    /// The stream that the answer came over, once the server made a tunnel of it.
+    pub fn into_stream(self) -> Option<(SendStream<Bytes>, Received)> {
+        match self.source {
+            Source::Http2(answer) => answer.into_tunnel(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the agent's own.
+    pub const fn is_own(&self) -> bool {
+        matches!(self.source, Source::None | Source::Own(_))
+    }
+
+    /// Sends more of the request: its server may want that before there is more of the answer.
+    pub fn poll_request(&mut self, context: &mut Context<'_>) {
+        if let Source::Http2(answer) = &mut self.source {
+            answer.poll_request(context);
+        }
+    }
+
+    /// What is left of the request.
+    pub fn take_request(&mut self) -> Option<Box<Sending<TryBody>>> {
+        match &mut self.source {
+            Source::Http2(answer) => answer.take_request(),
+            _ => None,
+        }
+    }
+
     /// Reads the first frame ahead. `None` at the end.
     pub async fn read_ahead(&mut self) -> Option<Result<&Frame<Bytes>, BoxError>> {
         use http_body_util::BodyExt as _;
@@ -184,7 +218,7 @@ impl AnswerBody {
                 return Poll::Ready(frame);
             }
             Source::Http1(answer) => answer.poll_frame(context),
-            Source::Http2(incoming) => Pin::new(incoming).poll_frame(context).map_err(Into::into),
+            Source::Http2(answer) => answer.poll_frame(context),
         };
         let Some(limits) = &mut this.limits else {
             return polled;
@@ -248,7 +282,7 @@ impl Body for AnswerBody {
                 Source::None => true,
                 Source::Own(bytes) => bytes.is_empty(),
                 Source::Http1(answer) => answer.is_end_stream(),
-                Source::Http2(incoming) => incoming.is_end_stream(),
+                Source::Http2(answer) => answer.is_end_stream(),
             }
     }
 
@@ -260,7 +294,8 @@ impl Body for AnswerBody {
             Source::None => SizeHint::with_exact(0),
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Http1(answer) => answer.size_hint(),
-            Source::Http2(incoming) => incoming.size_hint(),
+            // Its headers say it, if anything does.
+            Source::Http2(_) => SizeHint::default(),
         }
     }
 }

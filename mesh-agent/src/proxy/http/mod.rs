@@ -9,6 +9,7 @@ mod fallback;
 mod framing;
 mod half_close;
 mod headers;
+mod http2;
 mod interim;
 mod joined_frames;
 mod measured;
@@ -28,7 +29,8 @@ mod try_guard;
 mod upstream;
 
 pub use fallback::Fallback;
+pub use http2::{Received, serve_http2};
 pub use reason::Reason;
-pub use server::{serve_http1, serve_http2};
+pub use server::serve_http1;
 pub use session::Session;
-pub use upstream::{Key, Pools, http1::Upstream};
+pub use upstream::{Key, Pools, http1::Upstream, http2::speak as speak_http2};

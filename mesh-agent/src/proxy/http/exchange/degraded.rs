@@ -77,6 +77,7 @@ impl Exchange<'_> {
             deadline: deadlines::of(&self.head.headers, policy, self.is_grpc, self.begun, now),
             is_grpc: self.is_grpc,
             switch: super::Switch::Nothing,
+            client: self.client,
             gave_up: None,
             tries: self.tries,
             answered_by: None,

@@ -17,17 +17,18 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, Version, header, request::Parts};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::{net::TcpStream, time};
 
 use super::{
     body::AnswerBody,
-    deadlines, headers, interim,
+    deadlines, headers, http2, interim,
     measured::Measured,
     observed::Observed,
     pushback::pushback,
     reason::{Reason, is_grpc},
-    refusal, retry_mark,
+    refusal,
+    request_body::RequestBody,
+    retry_mark,
     running::Ended,
     session::Session,
     tries::{TryError, send},
@@ -53,20 +54,27 @@ use self::{
     switch::{Switch, join_streams, switch_protocols},
 };
 
-/// A connection to a server that is the client's own from now on.
-pub struct Tunnel {
-    /// It.
-    pub server: TcpStream,
-    /// What the server said already.
-    pub said: Bytes,
-    /// What counts for as long as it is open.
-    pub held: TryGuard,
+/// What the client's connection or stream is joined to after the answer.
+pub enum Tunnel {
+    /// A connection to a server that is the client's own from now on.
+    Connection {
+        /// It.
+        server: TcpStream,
+        /// What the server said already.
+        said: Bytes,
+        /// What counts for as long as it is open.
+        held: TryGuard,
+    },
+    /// A stream of HTTP/2.
+    Stream(http2::Tunnel),
 }
 
-/// Answers a request. With a tunnel, the client's connection is to be joined to that after the answer.
+/// Answers a request. With a tunnel, the client's connection is to be joined to that after the answer. What servers
+/// say before their answers is for `client`, if that speaks HTTP/2.
 pub async fn exchange(
     session: &Session,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
+    client: Option<&http2::Waiting>,
 ) -> (Response<AnswerBody>, Option<Tunnel>) {
     let destination = session.destination(&request);
     let observed = Observed::begin(session, &destination.name, &mut request);
@@ -74,6 +82,7 @@ pub async fn exchange(
     let begun = Instant::now();
     let measured = Measured::begin(session, &destination, &request, begun);
     let mut exchange = Exchange::new(session, &destination, request, is_grpc, begun);
+    exchange.client = client;
     exchange.measured = measured;
     let answered = exchange.run().await;
     let own = answered.as_ref().err().map(|refusal| refusal.reason);
@@ -117,6 +126,8 @@ struct Exchange<'a> {
     deadline: Deadline,
     is_grpc: bool,
     switch: Switch,
+    /// Who hears what servers say before their answers, over HTTP/2.
+    client: Option<&'a http2::Waiting>,
     /// Why a failure that could be tried again is not, if trying it elsewhere would not help.
     gave_up: Option<&'static str>,
     /// Where its time goes, if that is measured.
@@ -139,7 +150,7 @@ impl<'a> Exchange<'a> {
     fn new(
         session: &'a Session,
         destination: &'a Arc<Destination>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         is_grpc: bool,
         begun: Instant,
     ) -> Self {
@@ -150,7 +161,7 @@ impl<'a> Exchange<'a> {
             .and_then(|key| session.hash(&request, key));
         let (mut head, body) = request.into_parts();
         let upgrade = headers::strip_hop_by_hop(&mut head.headers);
-        let switch = Switch::of(&mut head, upgrade);
+        let (switch, body) = Switch::of(&head, upgrade, body);
         let deadline = deadlines::of(&head.headers, policy, is_grpc, begun, begun);
         // A switched connection has no end that could be waited for.
         let deadline = if switch.is_wanted() {
@@ -165,13 +176,16 @@ impl<'a> Exchange<'a> {
         Self {
             session,
             destination,
-            body: Sent::new(body, retries, head.version == Version::HTTP_2),
+            body: body.map_or(Sent::Empty, |body| {
+                Sent::new(body, retries, head.version == Version::HTTP_2)
+            }),
             head,
             key,
             begun,
             deadline,
             is_grpc,
             switch,
+            client: None,
             gave_up: None,
             measured: None,
             tries: 0,
@@ -207,8 +221,8 @@ impl<'a> Exchange<'a> {
         let protocol = headers::strip_hop_by_hop(response.headers_mut());
         if self.switch.is_made(response.status()) {
             guard.no_request();
-            if let Switch::ConnectStream(stream) = &self.switch {
-                return Ok(join_streams(response, stream.clone(), guard)?);
+            if let Switch::ConnectStream(stream) = &mut self.switch {
+                return Ok(join_streams(response, stream.take(), guard)?);
             }
             return Ok(Box::pin(switch_protocols(response, protocol, guard)).await?);
         }
@@ -376,13 +390,21 @@ impl<'a> Exchange<'a> {
         interim::watch(&mut request, self.session);
         let left = self.deadline.left(now);
         let limit = limit.filter(|limit| left.is_none_or(|left| *limit < left));
-        let session = self.session;
+        let (session, client) = (self.session, self.client);
         let began = self.measured.as_mut().map(|measured| measured.trying());
         let by_server_time = destination.policy.by_server_time;
         let is_measured = (began.is_some() || by_server_time) && !self.switch.is_wanted();
         let at = Arc::clone(&endpoint);
         let trying = async move {
-            let sending = send(session, destination, at.address, request, left, is_measured);
+            let sending = send(
+                session,
+                destination,
+                at.address,
+                request,
+                left,
+                is_measured,
+                client,
+            );
             let outcome = match limit {
                 None => sending.await,
                 Some(limit) => time::timeout(limit, sending)
