@@ -15,6 +15,7 @@ mod impostor;
 mod inbound;
 mod iptables;
 mod kernels;
+mod latency;
 mod limits;
 mod one_agent;
 mod original_dst;

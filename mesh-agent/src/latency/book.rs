@@ -11,10 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::Socket;
+
 use super::{
-    sampler::Rate,
+    sampler::{Rate, Sampler},
     series::Series,
-    socket::TcpInfo,
+    socket::{self, TcpInfo},
     stages::{Stages, Unclear, Waypoints},
     transmit_log::Counts,
 };
@@ -71,6 +73,8 @@ pub struct Book {
     most_per_second: AtomicU32,
     tells_clients: AtomicBool,
     since: Instant,
+    /// Has the kernel stamp what comes in, before there is a connection that asks for it.
+    keeper: Mutex<Option<Socket>>,
     series: Mutex<HashMap<Key, Arc<Series>>>,
     traces: Mutex<VecDeque<Arc<Trace>>>,
     matched: AtomicU64,
@@ -88,6 +92,7 @@ impl Default for Book {
             most_per_second: AtomicU32::new(1),
             tells_clients: AtomicBool::new(false),
             since: Instant::now(),
+            keeper: Mutex::default(),
             series: Mutex::default(),
             traces: Mutex::default(),
             matched: AtomicU64::new(0),
@@ -117,6 +122,15 @@ impl Book {
         self.most_per_second
             .store(rate.most_per_second, Ordering::Relaxed);
         self.tells_clients.store(tells_clients, Ordering::Relaxed);
+        let mut keeper = lock(&self.keeper);
+        if rate.share > 0.0 && keeper.is_none() {
+            let kept = socket::stamp_what_comes_in();
+            *keeper = kept
+                .inspect_err(|error| tracing::warn!("latency: no packet timestamps: {error}"))
+                .ok();
+        } else if rate.share <= 0.0 {
+            *keeper = None;
+        }
     }
 
     /// How many are measured.
@@ -127,14 +141,15 @@ impl Book {
         }
     }
 
+    /// Whether a request is measured whose destination has this sampler.
+    pub fn chooses(&self, sampler: &Sampler, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.since);
+        sampler.choose(self.rate(), age, rand::random())
+    }
+
     /// Whether answers say where their time went.
     pub fn tells_clients(&self) -> bool {
         self.tells_clients.load(Ordering::Relaxed)
-    }
-
-    /// For the sampler.
-    pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.since)
     }
 
     /// A request is measured from now on.

@@ -1,9 +1,12 @@
 //! What is known of one connection's packets: shared by the socket, which collects stamps, and by requests,
 //! which want them.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use super::{
@@ -44,6 +47,8 @@ struct Log {
     first: Option<Arrival>,
     last: Option<Arrival>,
     info: TcpInfo,
+    /// Segments that were sent again, between the messages that were measured and for this one.
+    resent: u32,
     /// Stamps that were asked for and have not come.
     is_waiting: bool,
 }
@@ -59,8 +64,19 @@ pub struct Heard {
     pub last: Option<Arrival>,
     /// What the kernel said of the connection when the first came.
     pub info: TcpInfo,
+    /// Segments that were sent again since the message before that was measured.
+    pub resent: u32,
     /// For how long the peer did not read, since the connection began, in nanoseconds.
     pub blocked: u64,
+}
+
+impl Heard {
+    /// From the message's last byte at the device to the first byte of what came back.
+    pub fn away(&self) -> Option<Duration> {
+        let (write, first) = (self.write?, self.first?);
+        let away = first.stamp.at.since(write.left().at);
+        Some(Duration::from_nanos(u64::try_from(away).ok()?))
+    }
 }
 
 impl Leg {
@@ -72,7 +88,14 @@ impl Leg {
         log.from = from;
         log.first = None;
         log.last = None;
+        log.resent = 0;
         self.receives.store(true, Ordering::Relaxed);
+    }
+
+    /// An answer's end is written from now on: stamps of what was written before are not its own.
+    pub fn begin_write(&self) {
+        let from = self.written.load(Ordering::Relaxed);
+        self.log().get_or_insert_default().from = from;
     }
 
     /// Nothing is wanted any more.
@@ -113,6 +136,7 @@ impl Leg {
             first: log.first,
             last: log.last,
             info: log.info,
+            resent: log.resent,
             blocked,
         }
     }
@@ -134,8 +158,14 @@ impl Leg {
         self.log().as_ref()?.last
     }
 
-    pub(super) fn receives(&self) -> bool {
+    /// Whether stamps of what comes in are wanted.
+    pub fn is_receiving(&self) -> bool {
         self.receives.load(Ordering::Relaxed)
+    }
+
+    /// Whether no stamps of what is written are wanted.
+    pub fn asked_nothing(&self) -> bool {
+        self.asks.load(Ordering::Relaxed) == NOTHING
     }
 
     pub(super) fn asked(&self) -> Option<Asked> {
@@ -146,7 +176,8 @@ impl Leg {
         }
     }
 
-    pub(super) fn is_prepared(&self) -> bool {
+    /// Whether anything was ever wanted of it.
+    pub fn is_prepared(&self) -> bool {
         self.is_prepared.load(Ordering::Relaxed)
     }
 
@@ -211,7 +242,10 @@ impl Leg {
 
     /// What the kernel says of the connection.
     pub(super) fn informed(&self, info: TcpInfo) {
-        self.log().get_or_insert_default().info = info;
+        let mut log = self.log();
+        let log = log.get_or_insert_default();
+        log.resent += info.retransmits.saturating_sub(log.info.retransmits);
+        log.info = info;
     }
 
     fn log(&self) -> MutexGuard<'_, Option<Box<Log>>> {

@@ -24,3 +24,4 @@ pub use series::{Figure, Figures, Series};
 pub use socket::TcpInfo;
 pub use stages::{Arrival, Source, Stage, Stages, Stamp, Unclear, Waypoints};
 pub use stream::StampedStream;
+pub use transmit_log::Write;

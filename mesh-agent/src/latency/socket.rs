@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use super::control_messages::{self, Stamps, TransmitStamp};
 
 /// Room for the control messages of one packet: two timestamps, an extended error with an address, and
@@ -68,11 +70,12 @@ pub fn prepare_datagrams(socket: &impl AsRawFd, with_cards: bool) -> io::Result<
     set_timestamping(socket.as_raw_fd(), flags(with_cards))
 }
 
-/// As long as a socket is prepared like this one, the kernel stamps what comes in: it does so for all sockets
-/// or for none.
-pub fn stamp_what_comes_in(socket: &impl AsRawFd) -> io::Result<()> {
+/// As long as this socket is open, the kernel stamps what comes in: it does so for all sockets or for none.
+pub fn stamp_what_comes_in() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
-    set_timestamping(socket.as_raw_fd(), flags)
+    set_timestamping(socket.as_raw_fd(), flags)?;
+    Ok(socket)
 }
 
 const fn flags(with_cards: bool) -> u32 {

@@ -190,7 +190,7 @@ impl AsyncRead for StampedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.leg.receives() && self.prepare() {
+        if self.leg.is_receiving() && self.prepare() {
             return self.poll_receive(context, buffer);
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use super::{
     clock::Nanos,
     control_messages::{Stamps, TransmitPoint, TransmitStamp},
+    stages::{Source, Stamp},
 };
 
 /// Writes that are remembered: stamps that come later than so many writes are of no use to anybody.
@@ -30,6 +31,22 @@ pub struct Write {
     pub sent_by_card: Option<Nanos>,
     /// Acknowledged by the peer's kernel.
     pub acknowledged: Option<Nanos>,
+}
+
+impl Write {
+    /// When it was handed to the device, as well as that is known.
+    pub fn left(&self) -> Stamp {
+        let (at, source) = match (self.sent, self.scheduled) {
+            (Some(at), _) => (at, Source::Software),
+            (None, Some(at)) => (at, Source::Scheduled),
+            (None, None) => (self.written, Source::Clock),
+        };
+        Stamp {
+            at,
+            source,
+            uncertainty: 0,
+        }
+    }
 }
 
 /// What became of stamps.

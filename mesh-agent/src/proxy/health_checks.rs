@@ -10,11 +10,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     task::JoinSet,
@@ -24,6 +21,7 @@ use tokio::{
 use super::{
     PodProxy,
     destinations::{Destination, Destinations, Endpoint},
+    http::{Received, speak_http2},
     upstream::{self, SeenAs},
     workers,
 };
@@ -136,6 +134,12 @@ impl fmt::Display for Fault {
     }
 }
 
+impl From<h2::Error> for Fault {
+    fn from(error: h2::Error) -> Self {
+        Self::Http(error.into())
+    }
+}
+
 impl From<hyper::Error> for Fault {
     fn from(error: hyper::Error) -> Self {
         Self::Http(error.into())
@@ -154,13 +158,11 @@ async fn ask(
         Question::Tcp => close_in_order(&stream).map_err(Fault::Io),
         Question::Http(path) => {
             let request = request(Method::GET, server, path, Bytes::new())?;
-            let is_http2 = destination.protocol == Protocol::Http2;
-            let answer = if is_http2 {
-                send_http2(stream, request).await?
+            let status = if destination.protocol == Protocol::Http2 {
+                send_http2(stream, request).await?.status()
             } else {
-                send_http1(stream, request).await?
+                send_http1(stream, request).await?.status()
             };
-            let status = answer.status();
             if status.is_success() || status.is_redirection() {
                 Ok(())
             } else {
@@ -194,18 +196,18 @@ fn request(
     server: SocketAddr,
     path: &str,
     body: Bytes,
-) -> Result<Request<Full<Bytes>>, Fault> {
+) -> Result<Request<Bytes>, Fault> {
     Request::builder()
         .method(method)
         .uri(format!("http://{server}{path}"))
         .header(header::USER_AGENT, "mesh-agent-health-check")
-        .body(Full::new(body))
+        .body(body)
         .map_err(|error| Fault::Http(error.into()))
 }
 
 async fn send_http1(
     stream: TcpStream,
-    mut request: Request<Full<Bytes>>,
+    mut request: Request<Bytes>,
 ) -> Result<Response<Incoming>, Fault> {
     let host = request.uri().authority().map(ToString::to_string);
     let host = host.and_then(|host| HeaderValue::from_str(&host).ok());
@@ -219,21 +221,27 @@ async fn send_http1(
     *request.uri_mut() = path.map_or_else(|| http::Uri::from_static("/"), Into::into);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await;
+    let answer = sender.send_request(request.map(Full::new)).await;
     connection.abort();
     Ok(answer?)
 }
 
 async fn send_http2(
     stream: TcpStream,
-    mut request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>, Fault> {
+    mut request: Request<Bytes>,
+) -> Result<Response<Received>, Fault> {
     *request.version_mut() = Version::HTTP_2;
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let (sender, connection) = speak_http2(stream, Arc::default()).await?;
     // Ends with the answer.
     tokio::spawn(connection);
-    Ok(sender.send_request(request).await?)
+    let (head, body) = request.into_parts();
+    let head = Request::from_parts(head, ());
+    let (answer, mut sending) = sender.ready().await?.send_request(head, body.is_empty())?;
+    if !body.is_empty() {
+        // No server's window is too small for it.
+        sending.send_data(body, true)?;
+    }
+    Ok(answer.await?.map(Received::new))
 }
 
 /// `HealthCheckRequest { service }` (grpc/health/v1/health.proto), as a message of gRPC.

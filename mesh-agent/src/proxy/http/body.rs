@@ -2,24 +2,34 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use h2::SendStream;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
-    half_close::Underway, observed::Observed, reason::Reason, try_guard::TryGuard,
-    upstream::http1::Answer,
+    half_close::Underway,
+    http2::{Received, Sending},
+    measured::Measured,
+    observed::Observed,
+    reason::Reason,
+    request_body::TryBody,
+    try_guard::TryGuard,
+    upstream::{http1, http2},
 };
-use crate::policy::deadline::Deadline;
+use crate::{
+    latency::{Leg, Nanos},
+    policy::deadline::Deadline,
+};
 
 /// What bodies fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,14 +44,15 @@ pub struct AnswerBody {
     is_grpc: bool,
     guard: Option<TryGuard>,
     observed: Option<Box<Observed>>,
+    measured: Option<Box<Measured>>,
     underway: Option<Underway>,
 }
 
 enum Source {
     None,
     Own(Bytes),
-    Http1(Answer),
-    Http2(Incoming),
+    Http1(http1::Answer),
+    Http2(http2::Answer),
 }
 
 /// Until when the body must go on.
@@ -65,13 +76,13 @@ impl AnswerBody {
     }
 
     /// What comes over a connection that nobody else uses.
-    pub fn http1(answer: Answer) -> Self {
+    pub fn http1(answer: http1::Answer) -> Self {
         Self::new(Source::Http1(answer))
     }
 
     /// What comes over a stream.
-    pub const fn http2(incoming: Incoming) -> Self {
-        Self::new(Source::Http2(incoming))
+    pub fn http2(answer: http2::Answer) -> Self {
+        Self::new(Source::Http2(answer))
     }
 
     const fn new(source: Source) -> Self {
@@ -82,6 +93,7 @@ impl AnswerBody {
             is_grpc: false,
             guard: None,
             observed: None,
+            measured: None,
             underway: None,
         }
     }
@@ -122,10 +134,62 @@ impl AnswerBody {
         self.observed = Some(observed);
     }
 
+    /// `measured` is told when it has ended.
+    pub fn measure(&mut self, measured: Box<Measured>) {
+        if self.is_end_stream() {
+            measured.ended();
+        } else {
+            self.measured = Some(measured);
+        }
+    }
+
+    /// The packets of the connection that the answer comes over, if they are measured, and since when there
+    /// was one.
+    pub fn leg(&self) -> Option<(&Arc<Leg>, Nanos)> {
+        match &self.source {
+            Source::Http1(answer) => answer.leg(),
+            _ => None,
+        }
+    }
+
+    /// How long the server and the network took until the answer began, by packet timestamps.
+    pub fn server_time(&self) -> Option<Duration> {
+        let (leg, _) = self.leg()?;
+        leg.heard().away()
+    }
+
     /// The connection that the answer came over, once the server switched protocols.
     pub async fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
         match self.source {
             Source::Http1(answer) => answer.into_tunnel().await,
+            _ => None,
+        }
+    }
+
+    /// The stream that the answer came over, once the server made a tunnel of it.
+    pub fn into_stream(self) -> Option<(SendStream<Bytes>, Received)> {
+        match self.source {
+            Source::Http2(answer) => answer.into_tunnel(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the agent's own.
+    pub const fn is_own(&self) -> bool {
+        matches!(self.source, Source::None | Source::Own(_))
+    }
+
+    /// Sends more of the request: its server may want that before there is more of the answer.
+    pub fn poll_request(&mut self, context: &mut Context<'_>) {
+        if let Source::Http2(answer) = &mut self.source {
+            answer.poll_request(context);
+        }
+    }
+
+    /// What is left of the request.
+    pub fn take_request(&mut self) -> Option<Box<Sending<TryBody>>> {
+        match &mut self.source {
+            Source::Http2(answer) => answer.take_request(),
             _ => None,
         }
     }
@@ -154,7 +218,7 @@ impl AnswerBody {
                 return Poll::Ready(frame);
             }
             Source::Http1(answer) => answer.poll_frame(context),
-            Source::Http2(incoming) => Pin::new(incoming).poll_frame(context).map_err(Into::into),
+            Source::Http2(answer) => answer.poll_frame(context),
         };
         let Some(limits) = &mut this.limits else {
             return polled;
@@ -176,6 +240,16 @@ impl AnswerBody {
     }
 }
 
+impl AnswerBody {
+    /// Whether `frame` is the last.
+    fn is_end_stream_after(&self, frame: Option<&Result<Frame<Bytes>, BoxError>>) -> bool {
+        match frame {
+            Some(Ok(frame)) => frame.is_trailers() || self.is_end_stream(),
+            Some(Err(_)) | None => true,
+        }
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
     type Error = BoxError;
@@ -193,6 +267,12 @@ impl Body for AnswerBody {
             observed.saw(frame.as_ref(), is_last);
             self.observed = Some(observed);
         }
+        if self.measured.is_some() && self.is_end_stream_after(frame.as_ref()) {
+            let measured = self.measured.take();
+            if let Some(measured) = measured.filter(|_| !matches!(frame, Some(Err(_)))) {
+                measured.ended();
+            }
+        }
         Poll::Ready(frame)
     }
 
@@ -202,7 +282,7 @@ impl Body for AnswerBody {
                 Source::None => true,
                 Source::Own(bytes) => bytes.is_empty(),
                 Source::Http1(answer) => answer.is_end_stream(),
-                Source::Http2(incoming) => incoming.is_end_stream(),
+                Source::Http2(answer) => answer.is_end_stream(),
             }
     }
 
@@ -214,7 +294,8 @@ impl Body for AnswerBody {
             Source::None => SizeHint::with_exact(0),
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Http1(answer) => answer.size_hint(),
-            Source::Http2(incoming) => incoming.size_hint(),
+            // Its headers say it, if anything does.
+            Source::Http2(_) => SizeHint::default(),
         }
     }
 }

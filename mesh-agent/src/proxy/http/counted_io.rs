@@ -12,29 +12,29 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::proxy::connection::Moved;
+use crate::{latency::StampedStream, proxy::connection::Moved};
 
 /// Counts what goes through it.
 #[derive(Debug)]
 pub struct CountedIo {
-    stream: TcpStream,
+    stream: StampedStream,
     moved: Arc<Moved>,
 }
 
 impl CountedIo {
     /// Reads and writes `stream`.
-    pub const fn new(stream: TcpStream, moved: Arc<Moved>) -> Self {
+    pub const fn new(stream: StampedStream, moved: Arc<Moved>) -> Self {
         Self { stream, moved }
     }
 
     /// The connection, to look at.
-    pub const fn get_ref(&self) -> &TcpStream {
+    pub const fn get_ref(&self) -> &StampedStream {
         &self.stream
     }
 
     /// The connection itself.
-    pub fn into_inner(self) -> TcpStream {
-        self.stream
+    pub fn into_inner(self) -> io::Result<TcpStream> {
+        self.stream.into_inner()
     }
 
     fn count_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

@@ -21,6 +21,8 @@ pub struct Framing {
     /// Of the bytes that are not passed yet: how many were looked at.
     seen: usize,
     failed: Option<Malformed>,
+    /// Heads that have passed.
+    heads: u64,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +67,11 @@ impl Framing {
         }
         let verdict = self.failed.filter(|_| at == 0);
         (at, verdict.map_or(Ok(()), Err))
+    }
+
+    /// How many requests have begun.
+    pub const fn heads(&self) -> u64 {
+        self.heads
     }
 
     /// Whether a request has begun that is not over.
@@ -170,6 +177,7 @@ impl Framing {
         }
         let passed = std::mem::take(&mut self.seen);
         self.state = head(&bytes[empty..passed - 4])?;
+        self.heads += 1;
         Ok(passed)
     }
 }

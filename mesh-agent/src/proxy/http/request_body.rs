@@ -12,7 +12,17 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::interim::Held;
+use super::{body::BoxError, http2::Received, interim::Held};
+use crate::latency::Leg;
+
+/// The body of a request, as it comes from the client.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// On a connection of HTTP/1.
+    Http1(Incoming),
+    /// On a stream of HTTP/2.
+    Http2(Received),
+}
 
 /// The body of one try.
 #[derive(Debug)]
@@ -20,11 +30,13 @@ pub enum TryBody {
     /// There is none.
     Empty,
     /// The only try.
-    Once(Incoming),
+    Once(RequestBody),
     /// One of several.
     Kept(KeptTry),
     /// One that waits until its server wants it.
     Held(Box<Held>),
+    /// One whose end is stamped.
+    Told(Box<(Self, Arc<Leg>)>),
 }
 
 /// A body that further tries can send again, as long as it is not too long.
@@ -42,7 +54,7 @@ pub struct KeptTry {
 
 #[derive(Debug)]
 struct Kept {
-    incoming: Incoming,
+    incoming: RequestBody,
     frames: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
     /// Bytes kept, and how many may be.
@@ -56,7 +68,7 @@ struct Kept {
 
 impl KeptBody {
     /// Keeps up to `limit` bytes.
-    pub fn new(incoming: Incoming, limit: usize) -> Self {
+    pub fn new(incoming: RequestBody, limit: usize) -> Self {
         let size = incoming.size_hint();
         // One that is known to be too long is not kept in vain.
         let is_gone = size.lower() > limit as u64;
@@ -101,7 +113,7 @@ impl KeptTry {
     fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut kept = self.body.lock();
         if let Some(bytes) = kept.frames.get(self.next) {
             self.next += 1;
@@ -150,14 +162,55 @@ impl KeptTry {
     }
 }
 
-impl Body for TryBody {
+impl TryBody {
+    /// Tells `leg` when the end of the request is about to be written.
+    pub fn tell_end(&mut self, leg: &Arc<Leg>) {
+        if self.is_end_stream() {
+            leg.ask_whole_way();
+            return;
+        }
+        let body = std::mem::replace(self, Self::Empty);
+        *self = Self::Told(Box::new((body, Arc::clone(leg))));
+    }
+}
+
+impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Http2(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Body for TryBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Once(incoming) => Pin::new(incoming).poll_frame(context),
@@ -168,6 +221,14 @@ impl Body for TryBody {
                 *self = body;
                 self.poll_frame(context)
             }
+            Self::Told(told) => {
+                let (body, leg) = &mut **told;
+                let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+                if frame.is_none() || body.is_end_stream() {
+                    leg.ask_whole_way();
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -177,6 +238,7 @@ impl Body for TryBody {
             Self::Once(incoming) => incoming.is_end_stream(),
             Self::Kept(kept) => kept.is_end_stream(),
             Self::Held(held) => held.body.is_end_stream(),
+            Self::Told(told) => told.0.is_end_stream(),
         }
     }
 
@@ -186,6 +248,7 @@ impl Body for TryBody {
             Self::Once(incoming) => incoming.size_hint(),
             Self::Kept(kept) => kept.size,
             Self::Held(held) => held.body.size_hint(),
+            Self::Told(told) => told.0.size_hint(),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     tries::TryError,
     try_guard::TryGuard,
 };
-use crate::proxy::destinations::Endpoint;
+use crate::{latency::Nanos, proxy::destinations::Endpoint};
 
 /// A try under way.
 pub struct Running<F> {
@@ -38,8 +38,10 @@ pub struct Ended {
     pub guard: TryGuard,
     /// Its answer, or why there is none.
     pub outcome: Result<Response<AnswerBody>, TryError>,
-    /// How long that took.
+    /// How long that took: by packet timestamps, without the agent's own part, where the policy goes by that.
     pub took: Duration,
+    /// When it was sent, if the request is measured.
+    pub began: Option<Nanos>,
 }
 
 impl Ended {

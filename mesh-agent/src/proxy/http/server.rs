@@ -1,4 +1,4 @@
-//! Serves the requests of one client connection.
+//! Serves the requests of one client's HTTP/1 connection.
 
 use std::{
     convert::Infallible,
@@ -10,25 +10,21 @@ use std::{
 };
 
 use http::Request;
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use super::{
-    batched_io::batched,
     counted_io::CountedIo,
     exchange::{Tunnel, exchange},
     framing::{LARGEST_HEAD, MOST_HEADERS},
     half_close::Busy,
-    joined_frames,
+    request_body::RequestBody,
     session::Session,
     strict_io::StrictIo,
 };
 use crate::{
+    latency::StampedStream,
     pods,
     proxy::connection::{self, Moved},
 };
@@ -38,13 +34,6 @@ const NEXT_REQUEST: Duration = Duration::from_mins(5);
 /// How long a client that is still sending is listened to after the last answer: closing at once would
 /// take that answer from it.
 const LINGER: Duration = Duration::from_secs(1);
-/// As towards servers.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Length of what HTTP/2 clients begin with (RFC 9113, 3.4).
-const PREFACE: usize = 24;
-const MOST_STREAMS: u32 = 256;
-const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Serves HTTP/1 until the client or the agent ends the connection. `draining` completes when no more
 /// requests are to be taken.
@@ -68,7 +57,8 @@ pub async fn serve_http1(
                     answer.body_mut().keep(underway);
                     return Ok(answer);
                 }
-                let (mut response, joined) = exchange(session, request).await;
+                let (mut response, joined) =
+                    exchange(session, request.map(RequestBody::Http1), None).await;
                 response.body_mut().keep(underway);
                 if joined.is_some() {
                     *tunnel.lock().unwrap_or_else(PoisonError::into_inner) = joined;
@@ -76,12 +66,15 @@ pub async fn serve_http1(
                 Ok::<_, Infallible>(response)
             })
         });
+        let receipts = session.receipts.clone().unwrap_or_default();
+        let client = StampedStream::new(client, Arc::clone(receipts.leg()));
         let io = CountedIo::new(client, Arc::clone(&moved));
         let io = TokioIo::new(StrictIo::new(
             io,
             Arc::clone(&refusal),
             Arc::clone(&session.interim),
             busy.clone(),
+            receipts,
         ));
         let mut connection = http1::Builder::new()
             // The connection tells who has only closed their half.
@@ -104,64 +97,22 @@ pub async fn serve_http1(
         })
         .await;
         let parts = connection.into_parts();
-        let (client, left) = parts.io.into_inner().into_parts();
+        let (client, left) = parts.io.into_inner().into_parts()?;
         let read = [parts.read_buf, left].concat();
         (client, read, ended)
     };
     let tunnel = tunnel.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (ended, tunnel) {
-        (Ok(()), Some(tunnel)) => {
-            let Tunnel { server, said, held } = tunnel;
+        (Ok(()), Some(Tunnel::Connection { server, said, held })) => {
             let joined = join(client, &read, server, &said, &moved).await;
             drop(held);
             joined
         }
-        (Ok(()), None) => close(client).await,
+        (Ok(()), _) => close(client).await,
         (Err(error), _) if error.is_parse() || error.is_timeout() => close(client).await,
         // Dropped: a reset, as the server's end was one, or the client's.
         (Err(error), _) => Err(io::Error::other(error)),
     }
-}
-
-/// Serves HTTP/2 until the client or the agent ends the connection.
-pub async fn serve_http2(
-    client: TcpStream,
-    session: Session,
-    moved: Arc<Moved>,
-    draining: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let session = Arc::new(session);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let session = Arc::clone(&session);
-        // hyper moves it several times.
-        Box::pin(async move { Ok::<_, Infallible>(exchange(&session, request).await.0) })
-    });
-    let (io, flusher) = batched(client, Some(moved), PREFACE);
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(joined_frames::LONGEST)
-        .max_concurrent_streams(MOST_STREAMS)
-        .max_header_list_size(LARGEST_HEAD as u32)
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
-    let mut draining = pin!(draining);
-    let mut is_draining = false;
-    poll_fn(|context| {
-        if !is_draining && draining.as_mut().poll(context).is_ready() {
-            is_draining = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        let ended = connection.as_mut().poll(context);
-        flusher.flush(context);
-        ended
-    })
-    .await
-    .map_err(io::Error::other)
 }
 
 /// Joins a client and a server that switched protocols; both may have said something already.

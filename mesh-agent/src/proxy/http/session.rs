@@ -3,13 +3,14 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Instant,
 };
 
 use http::{Request, Response, StatusCode};
 
 use super::{
     body::AnswerBody, headers, interim::Interim, observed::Observed, reason::Reason,
-    strict_io::Refusal, upstream::Key,
+    receipts::Receipts, strict_io::Refusal, upstream::Key,
 };
 use crate::{
     policy::balance::{HashKey, hash},
@@ -33,6 +34,8 @@ pub struct Session {
     pub interim: Arc<Interim>,
     /// What is wrong with its last request, if anything is.
     pub refusal: Arc<Refusal>,
+    /// When its requests came, with HTTP/1.
+    pub receipts: Option<Arc<Receipts>>,
     target: Target,
 }
 
@@ -45,8 +48,18 @@ impl Session {
             seen_as,
             interim: Arc::default(),
             refusal: Arc::default(),
+            receipts: None,
             target,
         }
+    }
+
+    /// Its requests come one after the other: each can be measured.
+    pub fn in_order(mut self) -> Self {
+        let receipts = Receipts::default();
+        let sampler = &self.target.by_address().sampler;
+        receipts.want(self.pod.latency.chooses(sampler, Instant::now()));
+        self.receipts = Some(Arc::new(receipts));
+        self
     }
 
     /// What a request is for, by the configuration that runs now.

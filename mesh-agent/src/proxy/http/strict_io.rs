@@ -24,6 +24,7 @@ use super::{
     half_close::{Busy, Client, Watch},
     interim::Interim,
     reason::Reason,
+    receipts::{Passed, Receipts},
 };
 use crate::proxy::scratch::with_scratch;
 
@@ -99,6 +100,7 @@ pub struct StrictIo {
     /// Runs while a head is not whole.
     timer: Option<Pin<Box<Sleep>>>,
     busy: Busy,
+    receipts: Arc<Receipts>,
     watch: Watch,
     /// Something of an answer was written since the last request.
     is_answered: bool,
@@ -108,7 +110,13 @@ pub struct StrictIo {
 
 impl StrictIo {
     /// Reads and writes `io`; says in `refusal` what is wrong with its last request.
-    pub fn new(io: CountedIo, refusal: Arc<Refusal>, interim: Arc<Interim>, busy: Busy) -> Self {
+    pub fn new(
+        io: CountedIo,
+        refusal: Arc<Refusal>,
+        interim: Arc<Interim>,
+        busy: Busy,
+        receipts: Arc<Receipts>,
+    ) -> Self {
         Self {
             io,
             framing: Framing::default(),
@@ -120,6 +128,7 @@ impl StrictIo {
             is_flushed: true,
             timer: None,
             busy,
+            receipts,
             watch: Watch::default(),
             is_answered: false,
             reader: None,
@@ -127,8 +136,8 @@ impl StrictIo {
     }
 
     /// The connection itself, and what was read and not passed.
-    pub fn into_parts(self) -> (TcpStream, Bytes) {
-        (self.io.into_inner(), self.next)
+    pub fn into_parts(self) -> io::Result<(TcpStream, Bytes)> {
+        Ok((self.io.into_inner()?, self.next))
     }
 
     /// Reads into `buffer`: how many bytes, 0 at the end.
@@ -179,10 +188,12 @@ impl StrictIo {
 
     /// Looks at what is held; whether there is something to be passed now.
     fn look(&mut self) -> io::Result<bool> {
+        let before = self.framing.heads();
         let (passed, verdict) = self.framing.pass(&self.held);
         if passed > 0 {
             let rest = self.held.split_off(passed);
             self.next = std::mem::replace(&mut self.held, rest).into();
+            self.measure(before, true);
         } else if let Err(malformed) = verdict {
             self.refuse(Reason::Malformed(malformed))?;
         } else {
@@ -190,6 +201,19 @@ impl StrictIo {
         }
         self.timer = None;
         Ok(true)
+    }
+
+    /// What was read last has passed, if it is to be measured.
+    fn measure(&self, before: u64, held_before: bool) {
+        if self.receipts.leg().is_receiving() {
+            self.receipts.read(Passed {
+                before,
+                after: self.framing.heads(),
+                goes_on: self.framing.is_inside_body(),
+                held_before,
+                holds: !self.held.is_empty(),
+            });
+        }
     }
 
     /// Adds to what is held; false at the end.
@@ -218,6 +242,7 @@ impl AsyncRead for StrictIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.receipts.finish_late(this.io.get_ref());
         loop {
             if !this.next.is_empty() {
                 let count = this.next.len().min(buffer.remaining());
@@ -227,7 +252,7 @@ impl AsyncRead for StrictIo {
             // Then it is only the client's end that is waited for.
             let is_answering = this.busy.is_busy() || !this.is_flushed;
             if is_answering && !this.framing.expects_more() {
-                let client = this.io.get_ref();
+                let client = this.io.get_ref().get_ref();
                 match this.watch.look(client, this.is_answered, context) {
                     Client::Gone => return Poll::Ready(Ok(())),
                     Client::IsThere => {}
@@ -247,9 +272,11 @@ impl AsyncRead for StrictIo {
             if this.held.is_empty() {
                 let before = buffer.filled().len();
                 let count = ready!(this.poll_stream(context, buffer))?;
+                let heads = this.framing.heads();
                 let (passed, _again) = this.framing.pass(&buffer.filled()[before..]);
                 this.held.extend(&buffer.filled()[before + passed..]);
                 buffer.set_filled(before + passed);
+                this.measure(heads, false);
                 if count == 0 && this.framing.expects_more() {
                     return Poll::Ready(this.refuse(Reason::IncompleteBody));
                 }
@@ -299,11 +326,14 @@ impl AsyncWrite for StrictIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The HTTP server flushes once it has nothing left to write.
-        self.is_flushed = true;
+        let was_flushed = std::mem::replace(&mut self.is_flushed, true);
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
         ready!(self.poll_past(context))?;
+        if !was_flushed {
+            self.receipts.flushed(self.io.get_ref());
+        }
         Pin::new(&mut self.io).poll_flush(context)
     }
 

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use http::{Request, Response, Version};
 
 use super::{
-    body::AnswerBody,
+    body::{AnswerBody, BoxError},
+    http2::Waiting,
     reason::Reason,
     request_body::TryBody,
     session::Session,
@@ -31,11 +32,11 @@ pub enum TryError {
     Refused,
     /// The connection or the stream ended first.
     #[error("no answer: {0}")]
-    Reset(hyper::Error),
+    Reset(BoxError),
     /// The same on a connection that was kept: its server may have closed it at the very moment that
     /// the request was sent.
     #[error("no answer on a kept connection: {0}")]
-    Stale(hyper::Error),
+    Stale(BoxError),
     /// It took too long.
     #[error("no answer in time")]
     Timeout,
@@ -73,13 +74,16 @@ impl From<ConnectError> for TryError {
     }
 }
 
-/// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline.
+/// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline; `is_measured`
+/// says whether its packets are stamped. What the server says before is for `client`, if that speaks HTTP/2.
 pub async fn send(
     session: &Session,
     destination: &Destination,
     server: SocketAddr,
     request: Request<TryBody>,
     left: Option<Duration>,
+    is_measured: bool,
+    client: Option<&Waiting>,
 ) -> Result<Response<AnswerBody>, TryError> {
     let policy = &destination.policy;
     let key = Key {
@@ -88,9 +92,9 @@ pub async fn send(
     };
     let within = left.map_or(policy.connect, |left| left.min(policy.connect));
     if request.version() == Version::HTTP_2 {
-        send_http2(session, key, request, within).await
+        send_http2(session, key, request, within, client).await
     } else {
-        send_http1(session, key, request, within, policy.idle).await
+        send_http1(session, key, request, within, policy.idle, is_measured).await
     }
 }
 
@@ -100,6 +104,7 @@ async fn send_http1(
     mut request: Request<TryBody>,
     within: Duration,
     idle: Duration,
+    is_measured: bool,
 ) -> Result<Response<AnswerBody>, TryError> {
     let pod = &session.pod;
     loop {
@@ -109,16 +114,18 @@ async fn send_http1(
             None => Box::pin(Upstream::connect(pod, key, within, idle)).await?,
         };
         let is_reused = upstream.is_reused;
-        match upstream.send(request, pod).await {
+        match upstream.send(request, pod, is_measured).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
                 head.version = Version::HTTP_11;
                 return Ok(Response::from_parts(head, AnswerBody::http1(body)));
             }
             Err(http1::SendError::NotSent(unsent, _)) if is_reused => request = *unsent,
-            Err(http1::SendError::Reset(error)) if is_reused => return Err(TryError::Stale(error)),
+            Err(http1::SendError::Reset(error)) if is_reused => {
+                return Err(TryError::Stale(error.into()));
+            }
             Err(http1::SendError::NotSent(_, error) | http1::SendError::Reset(error)) => {
-                return Err(TryError::Reset(error));
+                return Err(TryError::Reset(error.into()));
             }
         }
     }
@@ -129,12 +136,13 @@ async fn send_http2(
     key: Key,
     request: Request<TryBody>,
     within: Duration,
+    client: Option<&Waiting>,
 ) -> Result<Response<AnswerBody>, TryError> {
     let pool = &session.pod.pools.here().http2;
     let connection = pool.connection(&session.pod, key, within).await?;
-    match http2::send(connection, request).await {
+    match http2::send(connection, request, client).await {
         Ok(response) => Ok(response.map(AnswerBody::http2)),
         Err(http2::SendError::Refused) => Err(TryError::Refused),
-        Err(http2::SendError::Reset(error)) => Err(TryError::Reset(error)),
+        Err(http2::SendError::Reset(error)) => Err(TryError::Reset(error.into())),
     }
 }

@@ -67,6 +67,7 @@ impl Exchange<'_> {
         let policy = &destination.policy;
         let now = Instant::now();
         let mut other = Exchange {
+            measured: None,
             session: self.session,
             destination,
             head: self.head.clone(),
@@ -76,6 +77,7 @@ impl Exchange<'_> {
             deadline: deadlines::of(&self.head.headers, policy, self.is_grpc, self.begun, now),
             is_grpc: self.is_grpc,
             switch: super::Switch::Nothing,
+            client: self.client,
             gave_up: None,
             tries: self.tries,
             answered_by: None,

@@ -17,16 +17,18 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, Version, header, request::Parts};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::{net::TcpStream, time};
 
 use super::{
     body::AnswerBody,
-    deadlines, headers, interim,
+    deadlines, headers, http2, interim,
+    measured::Measured,
     observed::Observed,
     pushback::pushback,
     reason::{Reason, is_grpc},
-    refusal, retry_mark,
+    refusal,
+    request_body::RequestBody,
+    retry_mark,
     running::Ended,
     session::Session,
     tries::{TryError, send},
@@ -52,25 +54,36 @@ use self::{
     switch::{Switch, join_streams, switch_protocols},
 };
 
-/// A connection to a server that is the client's own from now on.
-pub struct Tunnel {
-    /// It.
-    pub server: TcpStream,
-    /// What the server said already.
-    pub said: Bytes,
-    /// What counts for as long as it is open.
-    pub held: TryGuard,
+/// What the client's connection or stream is joined to after the answer.
+pub enum Tunnel {
+    /// A connection to a server that is the client's own from now on.
+    Connection {
+        /// It.
+        server: TcpStream,
+        /// What the server said already.
+        said: Bytes,
+        /// What counts for as long as it is open.
+        held: TryGuard,
+    },
+    /// A stream of HTTP/2.
+    Stream(http2::Tunnel),
 }
 
-/// Answers a request. With a tunnel, the client's connection is to be joined to that after the answer.
+/// Answers a request. With a tunnel, the client's connection is to be joined to that after the answer. What servers
+/// say before their answers is for `client`, if that speaks HTTP/2.
 pub async fn exchange(
     session: &Session,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
+    client: Option<&http2::Waiting>,
 ) -> (Response<AnswerBody>, Option<Tunnel>) {
     let destination = session.destination(&request);
     let observed = Observed::begin(session, &destination.name, &mut request);
     let is_grpc = is_grpc(request.headers());
-    let mut exchange = Exchange::new(session, &destination, request, is_grpc);
+    let begun = Instant::now();
+    let measured = Measured::begin(session, &destination, &request, begun);
+    let mut exchange = Exchange::new(session, &destination, request, is_grpc, begun);
+    exchange.client = client;
+    exchange.measured = measured;
     let answered = exchange.run().await;
     let own = answered.as_ref().err().map(|refusal| refusal.reason);
     let (mut response, tunnel) = match exchange.or_fallback(answered).await {
@@ -93,6 +106,9 @@ pub async fn exchange(
     );
     tell(session, response.headers_mut());
     session.count(&destination, response.status(), own);
+    if let Some(measured) = exchange.measured.take() {
+        measured.follow(&mut response);
+    }
     if let Some(observed) = observed {
         observed.answered(exchange.answered_by, exchange.tries, &mut response);
     }
@@ -110,8 +126,12 @@ struct Exchange<'a> {
     deadline: Deadline,
     is_grpc: bool,
     switch: Switch,
+    /// Who hears what servers say before their answers, over HTTP/2.
+    client: Option<&'a http2::Waiting>,
     /// Why a failure that could be tried again is not, if trying it elsewhere would not help.
     gave_up: Option<&'static str>,
+    /// Where its time goes, if that is measured.
+    measured: Option<Box<Measured>>,
     /// How often it was sent to a server.
     tries: u32,
     /// Whose answer it got.
@@ -130,8 +150,9 @@ impl<'a> Exchange<'a> {
     fn new(
         session: &'a Session,
         destination: &'a Arc<Destination>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         is_grpc: bool,
+        begun: Instant,
     ) -> Self {
         let policy = &destination.policy;
         let key = policy
@@ -140,8 +161,7 @@ impl<'a> Exchange<'a> {
             .and_then(|key| session.hash(&request, key));
         let (mut head, body) = request.into_parts();
         let upgrade = headers::strip_hop_by_hop(&mut head.headers);
-        let switch = Switch::of(&mut head, upgrade);
-        let begun = Instant::now();
+        let (switch, body) = Switch::of(&head, upgrade, body);
         let deadline = deadlines::of(&head.headers, policy, is_grpc, begun, begun);
         // A switched connection has no end that could be waited for.
         let deadline = if switch.is_wanted() {
@@ -156,14 +176,18 @@ impl<'a> Exchange<'a> {
         Self {
             session,
             destination,
-            body: Sent::new(body, retries, head.version == Version::HTTP_2),
+            body: body.map_or(Sent::Empty, |body| {
+                Sent::new(body, retries, head.version == Version::HTTP_2)
+            }),
             head,
             key,
             begun,
             deadline,
             is_grpc,
             switch,
+            client: None,
             gave_up: None,
+            measured: None,
             tries: 0,
             answered_by: None,
             admitted: None,
@@ -197,8 +221,8 @@ impl<'a> Exchange<'a> {
         let protocol = headers::strip_hop_by_hop(response.headers_mut());
         if self.switch.is_made(response.status()) {
             guard.no_request();
-            if let Switch::ConnectStream(stream) = &self.switch {
-                return Ok(join_streams(response, stream.clone(), guard)?);
+            if let Switch::ConnectStream(stream) = &mut self.switch {
+                return Ok(join_streams(response, stream.take(), guard)?);
             }
             return Ok(Box::pin(switch_protocols(response, protocol, guard)).await?);
         }
@@ -233,6 +257,7 @@ impl<'a> Exchange<'a> {
                 guard,
                 mut outcome,
                 took,
+                began,
             } = ended;
             if let Ok(answer) = &mut outcome {
                 hear(&endpoint, answer.headers_mut());
@@ -305,6 +330,11 @@ impl<'a> Exchange<'a> {
                     self.judge(&outcome, grpc_status, took);
                     let answer = outcome.map_err(|error| error.reason())?;
                     self.answered_by = Some(endpoint.address);
+                    if let Some(measured) = &mut self.measured
+                        && let (Some(began), Some((leg, since))) = (began, answer.body().leg())
+                    {
+                        measured.answered(endpoint.address, began, since, leg);
+                    }
                     return Ok((answer, guard));
                 }
             }
@@ -360,21 +390,35 @@ impl<'a> Exchange<'a> {
         interim::watch(&mut request, self.session);
         let left = self.deadline.left(now);
         let limit = limit.filter(|limit| left.is_none_or(|left| *limit < left));
-        let session = self.session;
+        let (session, client) = (self.session, self.client);
+        let began = self.measured.as_mut().map(|measured| measured.trying());
+        let by_server_time = destination.policy.by_server_time;
+        let is_measured = (began.is_some() || by_server_time) && !self.switch.is_wanted();
         let at = Arc::clone(&endpoint);
         let trying = async move {
-            let sending = send(session, destination, at.address, request, left);
+            let sending = send(
+                session,
+                destination,
+                at.address,
+                request,
+                left,
+                is_measured,
+                client,
+            );
             let outcome = match limit {
                 None => sending.await,
                 Some(limit) => time::timeout(limit, sending)
                     .await
                     .unwrap_or(Err(TryError::Timeout)),
             };
+            let by_stamps = outcome.as_ref().ok().filter(|_| by_server_time);
+            let by_stamps = by_stamps.and_then(|answer| answer.body().server_time());
             Ended {
                 endpoint: at,
                 guard,
                 outcome,
-                took: now.elapsed(),
+                took: by_stamps.unwrap_or_else(|| now.elapsed()),
+                began,
             }
         };
         Ok((endpoint, trying))

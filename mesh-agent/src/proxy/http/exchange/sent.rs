@@ -1,11 +1,10 @@
 //! The request's body, before the tries that it goes with.
 
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use crate::proxy::{
     destinations::Retries,
-    http::request_body::{KeptBody, TryBody},
+    http::request_body::{KeptBody, RequestBody, TryBody},
 };
 
 /// How much of a request's body is kept for when an HTTP/2 server refuses it, where the policy has no
@@ -15,12 +14,12 @@ const KEPT_FOR_REFUSED: usize = 64 << 10;
 /// The request's body, before the try that it goes with.
 pub(super) enum Sent {
     Empty,
-    Once(Option<Incoming>),
+    Once(Option<RequestBody>),
     Kept(KeptBody),
 }
 
 impl Sent {
-    pub(super) fn new(body: Incoming, retries: Option<&Retries>, is_http2: bool) -> Self {
+    pub(super) fn new(body: RequestBody, retries: Option<&Retries>, is_http2: bool) -> Self {
         let retries =
             retries.filter(|retries| retries.policy.attempts > 0 || retries.hedge.is_some());
         match retries.map(|retries| retries.buffer) {

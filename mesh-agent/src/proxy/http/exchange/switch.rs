@@ -1,15 +1,10 @@
 //! Requests after which the client's connection, or its stream of HTTP/2, is no HTTP any more.
 
 use http::{HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
 
 use super::Tunnel;
 use crate::proxy::http::{
-    body::{AnswerBody, BoxError},
-    headers,
-    reason::Reason,
+    body::AnswerBody, headers, http2, reason::Reason, request_body::RequestBody,
     try_guard::TryGuard,
 };
 
@@ -20,20 +15,24 @@ pub(super) enum Switch {
     Upgrade(HeaderValue),
     /// A tunnel to where the request is for (RFC 9110, 9.3.6).
     Connect,
-    /// The same, of this stream only (RFC 9113, 8.5).
-    ConnectStream(OnUpgrade),
+    /// The same, of this stream only (RFC 9113, 8.5). What comes over it, until it is joined.
+    ConnectStream(Option<http2::Received>),
 }
 
 impl Switch {
-    /// What a request asks for, which has `upgrade` for this hop.
-    pub(super) fn of(head: &mut Parts, upgrade: Option<HeaderValue>) -> Self {
-        // Of HTTP/1 it is not used: the connection itself is.
-        let stream = head.extensions.remove::<OnUpgrade>();
-        match (upgrade, stream) {
-            (_, Some(stream)) if is_connect_of_http2(head) => Self::ConnectStream(stream),
-            _ if head.method == Method::CONNECT => Self::Connect,
-            (Some(protocol), _) => Self::Upgrade(protocol),
-            (None, _) => Self::Nothing,
+    /// What a request asks for, which has `upgrade` for this hop; and its body, if it has one.
+    pub(super) fn of(
+        head: &Parts,
+        upgrade: Option<HeaderValue>,
+        body: RequestBody,
+    ) -> (Self, Option<RequestBody>) {
+        match (upgrade, body) {
+            (_, RequestBody::Http2(stream)) if head.method == Method::CONNECT => {
+                (Self::ConnectStream(Some(stream)), None)
+            }
+            (_, body) if head.method == Method::CONNECT => (Self::Connect, Some(body)),
+            (Some(protocol), body) => (Self::Upgrade(protocol), Some(body)),
+            (None, body) => (Self::Nothing, Some(body)),
         }
     }
 
@@ -51,10 +50,6 @@ impl Switch {
     }
 }
 
-fn is_connect_of_http2(head: &Parts) -> bool {
-    head.method == Method::CONNECT && head.version == Version::HTTP_2
-}
-
 /// The answer to the client, and the connection that is its own from now on.
 pub(super) async fn switch_protocols(
     response: Response<AnswerBody>,
@@ -64,8 +59,6 @@ pub(super) async fn switch_protocols(
     let (mut head, body) = response.into_parts();
     let tunnel = body.into_tunnel().await;
     let (server, said) = tunnel.ok_or(Reason::UpstreamReset)?;
-    // That of the server's connection; the client's has its own.
-    head.extensions.remove::<OnUpgrade>();
     head.headers.remove(header::CONTENT_LENGTH);
     if let Some(protocol) = protocol {
         headers::set_upgrade(&mut head.headers, protocol);
@@ -73,34 +66,26 @@ pub(super) async fn switch_protocols(
     head.version = Version::HTTP_11;
     Ok((
         Response::from_parts(head, AnswerBody::empty()),
-        Some(Tunnel { server, said, held }),
+        Some(Tunnel::Connection { server, said, held }),
     ))
 }
 
-/// The answer to the client, whose stream is joined to the server's from now on, until both directions have
-/// ended, or either connection.
+/// The answer to the client, whose stream is joined to the server's from now on.
 pub(super) fn join_streams(
     response: Response<AnswerBody>,
-    client: OnUpgrade,
+    client: Option<http2::Received>,
     held: TryGuard,
 ) -> Result<(Response<AnswerBody>, Option<Tunnel>), Reason> {
-    let (mut head, _none) = response.into_parts();
-    // With another 2xx than 200 the HTTP library makes none.
-    let server = head.extensions.remove::<OnUpgrade>();
-    let server = server.ok_or(Reason::UpstreamReset)?;
+    let (mut head, body) = response.into_parts();
+    let joined = client.zip(body.into_stream());
+    let (client, (server, said)) = joined.ok_or(Reason::UpstreamReset)?;
     head.headers.remove(header::CONTENT_LENGTH);
-    tokio::spawn(async move {
-        let _held = held;
-        if let Err(error) = join(client, server).await {
-            tracing::debug!("a tunnel over HTTP/2 ended: {error}");
-        }
-    });
-    Ok((Response::from_parts(head, AnswerBody::empty()), None))
-}
-
-async fn join(client: OnUpgrade, server: OnUpgrade) -> Result<(), BoxError> {
-    // The client's is there once it has its answer.
-    let (client, server): (Upgraded, Upgraded) = tokio::try_join!(client, server)?;
-    copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await?;
-    Ok(())
+    let tunnel = http2::Tunnel {
+        client,
+        server,
+        said,
+        held,
+    };
+    let response = Response::from_parts(head, AnswerBody::empty());
+    Ok((response, Some(Tunnel::Stream(tunnel))))
 }

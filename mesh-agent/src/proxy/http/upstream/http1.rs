@@ -22,9 +22,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{ConnectError, Key};
-use crate::proxy::{
-    PodProxy,
-    http::{body::BoxError, request_body::TryBody},
+use crate::{
+    latency::{Leg, Nanos, StampedStream},
+    proxy::{
+        PodProxy,
+        http::{body::BoxError, request_body::TryBody},
+    },
 };
 
 /// Most idle connections per server and pod.
@@ -36,7 +39,9 @@ const LARGEST_HEAD: usize = 256 << 10;
 pub struct Upstream {
     key: Key,
     sender: SendRequest<TryBody>,
-    connection: Connection<TokioIo<TcpStream>, TryBody>,
+    connection: Connection<TokioIo<StampedStream>, TryBody>,
+    /// Its packets.
+    leg: Arc<Leg>,
     /// How long it is kept without a request.
     idle: Duration,
     /// It has carried a request before.
@@ -138,11 +143,14 @@ impl Upstream {
             .preserve_header_case(true)
             .max_buf_size(LARGEST_HEAD);
         // Only makes the halves.
+        let leg = Arc::<Leg>::default();
+        let stream = StampedStream::new(stream, Arc::clone(&leg));
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         Ok(Box::new(Self {
             key,
             sender,
             connection,
+            leg,
             idle,
             is_reused: false,
         }))
@@ -155,9 +163,18 @@ impl Upstream {
     /// Sends a request and waits until its answer begins.
     pub async fn send(
         mut self: Box<Self>,
-        request: Request<TryBody>,
+        mut request: Request<TryBody>,
         pod: &Arc<PodProxy>,
+        is_measured: bool,
     ) -> Result<Response<Answer>, SendError> {
+        let connected = is_measured.then(|| {
+            self.leg.begin();
+            request.body_mut().tell_end(&self.leg);
+            Nanos::now()
+        });
+        if !is_measured && self.leg.is_receiving() {
+            self.leg.end();
+        }
         let this = &mut *self;
         let mut answer = pin!(this.sender.try_send_request(request));
         let mut open = true;
@@ -171,9 +188,13 @@ impl Upstream {
             answer.as_mut().poll(context)
         })
         .await;
+        if is_measured {
+            this.leg.ask_nothing();
+        }
         match answered {
             Ok(response) => Ok(response.map(|incoming| Answer {
                 incoming,
+                measured: connected.map(|connected| (Arc::clone(&self.leg), connected)),
                 upstream: Some(self),
                 is_open: open,
                 pod: Arc::downgrade(pod),
@@ -190,6 +211,8 @@ impl Upstream {
 pub struct Answer {
     incoming: Incoming,
     upstream: Option<Box<Upstream>>,
+    /// Its packets, and since when it was there, if that is measured.
+    measured: Option<(Arc<Leg>, Nanos)>,
     /// The connection has not ended yet.
     is_open: bool,
     pod: Weak<PodProxy>,
@@ -205,7 +228,12 @@ impl Answer {
             poll_fn(|context| upstream.poll(context)).await.ok()?;
         }
         let parts = upstream.connection.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        Some((parts.io.into_inner().into_inner().ok()?, parts.read_buf))
+    }
+
+    /// The packets of its connection, and since when that was there, if they are measured.
+    pub fn leg(&self) -> Option<(&Arc<Leg>, Nanos)> {
+        self.measured.as_ref().map(|(leg, since)| (leg, *since))
     }
 
     /// The next part of it.

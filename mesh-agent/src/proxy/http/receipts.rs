@@ -1,0 +1,203 @@
+//! When the requests of an HTTP/1 client came, and when their answers went out: which stamps of its
+//! connection are whose.
+//!
+//! Requests are numbered in the order in which they pass the framing, and answered in that order, so that
+//! pipelined ones keep apart. Only as long as one is to be measured is anything remembered.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::measured::Measured;
+use crate::latency::{Arrival, Leg, Nanos, StampedStream};
+
+/// Requests that are remembered before they are looked at: a client that pipelines more than that is
+/// measured less.
+const MOST: usize = 64;
+
+/// The requests of one client connection.
+#[derive(Debug, Default)]
+pub struct Receipts {
+    leg: Arc<Leg>,
+    /// The next request is to be measured.
+    is_wanted: AtomicBool,
+    /// Requests that were begun with.
+    begun: AtomicU64,
+    /// When an answer was written last, while that matters; in nanoseconds.
+    answered: AtomicU64,
+    has_reply: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    receipts: VecDeque<Receipt>,
+    /// When the first byte came of a request whose head is not whole yet.
+    first: Option<Arrival>,
+    /// Its answer is being written.
+    reply: Option<Box<Measured>>,
+}
+
+/// When a request came.
+#[derive(Clone, Copy, Debug)]
+struct Receipt {
+    number: u64,
+    first: Arrival,
+    /// Its last byte, once that has come.
+    last: Option<Arrival>,
+}
+
+/// What a read has done to the framing.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    /// Heads that had passed before, and have now.
+    pub before: u64,
+    /// See `before`.
+    pub after: u64,
+    /// Whether the last of them goes on.
+    pub goes_on: bool,
+    /// Whether the beginning of another was held back before.
+    pub held_before: bool,
+    /// Whether one is now.
+    pub holds: bool,
+}
+
+impl Receipts {
+    /// The client's connection.
+    pub const fn leg(&self) -> &Arc<Leg> {
+        &self.leg
+    }
+
+    /// The next request is to be measured, or not.
+    pub fn want(&self, is_wanted: bool) {
+        self.is_wanted.store(is_wanted, Ordering::Relaxed);
+        if is_wanted {
+            self.leg.set_receiving(true);
+        } else if self.leg.is_receiving() {
+            self.settle(&self.state());
+        }
+    }
+
+    /// Bytes were read with stamps, and passed.
+    pub fn read(&self, passed: Passed) {
+        let Some(arrival) = self.leg.last_arrival() else {
+            return;
+        };
+        let mut state = self.state();
+        let Passed { before, after, .. } = passed;
+        if let Some(last) = state.receipts.back_mut()
+            && last.number == before
+            && last.last.is_none()
+            && (after > before || !passed.goes_on)
+        {
+            last.last = Some(arrival);
+        }
+        for number in before + 1..=after {
+            let first = state.first.take();
+            let is_unknown = first.is_none() && passed.held_before && number == before + 1;
+            if is_unknown {
+                continue;
+            }
+            if state.receipts.len() == MOST {
+                state.receipts.pop_front();
+            }
+            let goes_on = number == after && passed.goes_on;
+            state.receipts.push_back(Receipt {
+                number,
+                first: first.unwrap_or(arrival),
+                last: (!goes_on).then_some(arrival),
+            });
+        }
+        if passed.holds && (after > before || !passed.held_before) {
+            state.first.get_or_insert(arrival);
+        }
+        self.settle(&state);
+    }
+
+    /// Stamps that nobody wants are not asked for.
+    fn settle(&self, state: &State) {
+        let is_coming = state.first.is_some();
+        let is_coming = is_coming || state.receipts.back().is_some_and(|it| it.last.is_none());
+        if !is_coming && !self.is_wanted.load(Ordering::Relaxed) {
+            self.leg.set_receiving(false);
+        }
+    }
+
+    /// The next request is begun with: its number, if it can be measured, and when the answer before it was
+    /// written, if it had to wait for that.
+    pub fn begin(&self) -> Option<(u64, Option<Nanos>)> {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        if !self.leg.is_prepared() {
+            return None;
+        }
+        let mut state = self.state();
+        while state.receipts.front().is_some_and(|it| it.number < number) {
+            state.receipts.pop_front();
+        }
+        let first = state.receipts.front().filter(|it| it.number == number)?;
+        let answered = self.answered.load(Ordering::Relaxed);
+        let turn = (answered > first.first.stamp.at.0).then_some(Nanos(answered));
+        Some((number, turn))
+    }
+
+    /// When the first byte of a request came, and the last, if that has come.
+    pub fn take(&self, number: u64) -> Option<(Arrival, Option<Arrival>)> {
+        let mut state = self.state();
+        let receipt = state.receipts.pop_front_if(|it| it.number == number)?;
+        Some((receipt.first, receipt.last))
+    }
+
+    /// The same, of one that goes on to be remembered.
+    pub fn look(&self, number: u64) -> Option<(Arrival, Arrival)> {
+        let state = self.state();
+        let receipt = state.receipts.front().filter(|it| it.number == number)?;
+        Some((receipt.first, receipt.last?))
+    }
+
+    /// What is written from now on ends the answer to a request.
+    pub fn reply(&self, measured: Box<Measured>) {
+        self.state().reply = Some(measured);
+        self.has_reply.store(true, Ordering::Relaxed);
+        self.leg.begin_write();
+        self.leg.ask_sent();
+    }
+
+    /// All that there is of answers has been written to `stream`.
+    pub fn flushed(&self, stream: &StampedStream) {
+        if self.leg.is_receiving() {
+            self.answered.store(Nanos::now().0, Ordering::Relaxed);
+        }
+        if self.has_reply.load(Ordering::Relaxed) {
+            self.leg.ask_nothing();
+            self.finish(stream, false);
+        }
+    }
+
+    /// Takes the stamp of an answer that was written before, which has come or never will.
+    pub fn finish_late(&self, stream: &StampedStream) {
+        if self.has_reply.load(Ordering::Relaxed) && self.leg.asked_nothing() {
+            self.finish(stream, true);
+        }
+    }
+
+    fn finish(&self, stream: &StampedStream, is_late: bool) {
+        stream.take_asked();
+        let write = self.leg.heard().write;
+        if !is_late && write.is_some_and(|write| write.sent.is_none()) {
+            return;
+        }
+        self.has_reply.store(false, Ordering::Relaxed);
+        let reply = self.state().reply.take();
+        if let Some(reply) = reply {
+            reply.replied(write);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

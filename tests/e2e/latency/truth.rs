@@ -1,0 +1,162 @@
+//! A known delay is where it belongs.
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_tests::{Node, Scenario, say};
+use serde_json::Value;
+
+use super::{EVERY, Exact, median, stage, traces};
+
+const STAGES: [&str; 8] = [
+    "client", "queue", "mesh", "retries", "connect", "network", "server", "transfer",
+];
+/// What a delay may be off, in microseconds, or a tenth of it.
+const TOLERANCE: f64 = 200.0;
+/// Requests of each test; the first of them makes a connection.
+const COUNT: u32 = 40;
+
+/// The medians of the stages of the last `count` requests.
+fn medians(node: &Node, count: usize) -> Result<Vec<(&'static str, f64)>> {
+    let traces = traces(node, count)?;
+    ensure!(traces.len() == count, "{} of {count}", traces.len());
+    STAGES
+        .iter()
+        .map(|&name| {
+            let values: Result<Vec<f64>> = traces.iter().map(|it| stage(it, name)).collect();
+            Ok((name, median(values?)))
+        })
+        .collect()
+}
+
+/// A delay of `micros` is in `expected`, and the other stages are as without it.
+fn ensure_in(
+    expected: &str,
+    micros: f64,
+    without: &[(&str, f64)],
+    with: &[(&str, f64)],
+) -> Result<()> {
+    let mut line = format!("{expected:<9} {micros:>6.0} µs:");
+    for ((name, without), (_, with)) in without.iter().zip(with) {
+        line += &format!(" {name} {without:.0} → {with:.0}");
+    }
+    say(&line);
+    for ((name, without), (_, with)) in without.iter().zip(with) {
+        let added = with - without;
+        let wanted = if *name == expected { micros } else { 0.0 };
+        let tolerance = TOLERANCE.max(wanted / 10.0);
+        ensure!(
+            (added - wanted).abs() <= tolerance,
+            "{name}: {added:.0} µs more, wanted {wanted:.0}\n{line}"
+        );
+    }
+    Ok(())
+}
+
+/// Runs what has the delay after what has not, and looks where it is.
+fn delayed(
+    expected: &str,
+    micros: f64,
+    plain: impl Fn(&Exact, u32) -> Result<()>,
+    slow: impl Fn(&Exact, u32) -> Result<()>,
+) {
+    Scenario::default().alone().run(|node| {
+        let exact = Exact::new(node)?;
+        let agent = node.agent(&exact.config(node, EVERY, "{}"))?;
+        plain(&exact, COUNT)?;
+        let without = medians(node, COUNT as usize)?;
+        slow(&exact, COUNT)?;
+        let with = medians(node, COUNT as usize)?;
+        ensure_in(expected, micros, &without, &with)?;
+        agent.terminate(super::BOUND)
+    });
+}
+
+fn took(answers: &[Value], what: &str) -> Result<f64> {
+    let values: Option<Vec<f64>> = answers.iter().map(|it| it[what].as_f64()).collect();
+    Ok(median(values.context("no times")?))
+}
+
+#[test]
+fn a_server_that_takes_5_ms() {
+    let ask = |exact: &Exact, target: &str, count| exact.ask(target, count, &[]).map(drop);
+    delayed(
+        "server",
+        5_000.0,
+        |exact, count| ask(exact, "/wait", count),
+        |exact, count| ask(exact, "/wait?us=5000", count),
+    );
+}
+
+#[test]
+fn an_answer_whose_second_half_comes_5_ms_later() {
+    delayed(
+        "transfer",
+        5_000.0,
+        |exact, count| exact.ask("/body?bytes=2000", count, &[]).map(drop),
+        |exact, count| exact.ask("/body?bytes=2000&us=5000", count, &[]).map(drop),
+    );
+}
+
+#[test]
+fn a_request_whose_second_half_comes_5_ms_later() {
+    delayed(
+        "client",
+        5_000.0,
+        |exact, count| exact.ask("/wait", count, &[]).map(drop),
+        |exact, count| {
+            let answers = exact.ask("/wait", count, &["upload_us=4930"])?;
+            took(&answers, "took").map(drop)
+        },
+    );
+}
+
+#[test]
+fn an_agent_that_is_stopped_for_20_ms() {
+    Scenario::default().alone().run(|node| {
+        let exact = Exact::new(node)?;
+        let agent = node.agent(&exact.config(node, EVERY, "{}"))?;
+        exact.ask("/wait", COUNT, &[])?;
+        let without = medians(node, COUNT as usize)?;
+        let stop = format!("stop={}:20000", agent.pid());
+        exact.ask("/wait", COUNT, &[&stop, "every_us=30000"])?;
+        let with = medians(node, COUNT as usize)?;
+        ensure_in("queue", 20_000.0, &without, &with)?;
+        agent.terminate(super::BOUND)
+    });
+}
+
+#[test]
+fn the_stages_of_each_request_are_its_whole_time_and_what_the_client_saw() {
+    Scenario::default().alone().run(|node| {
+        let exact = Exact::new(node)?;
+        let _agent = node.agent(&exact.config(node, EVERY, "{}"))?;
+        let answers = exact.ask("/wait?us=2000", COUNT, &[])?;
+        let traces = traces(node, COUNT as usize)?;
+        for (trace, answer) in traces.iter().zip(&answers) {
+            let sum: Result<f64> = STAGES.iter().map(|name| stage(trace, name)).sum();
+            let (sum, total) = (sum?, trace["total"].as_f64().context("no total")?);
+            ensure!((sum - total).abs() < 1.0, "{sum} of {total}: {trace}");
+            let seen = answer["took"].as_f64().context("no time")?;
+            ensure!(total <= seen + 300.0, "{total} and {seen}: {trace}");
+            // Between recv and send the server says itself how long it took.
+            let (server, said) = (stage(trace, "server")?, answer["server"].as_f64());
+            let said = said.context("no time of the server's")?;
+            ensure!(
+                server > said - 50.0,
+                "the server took {said}, and is said to have taken {server}: {trace}"
+            );
+        }
+        let off: Result<Vec<f64>> = traces
+            .iter()
+            .zip(&answers)
+            .map(|(trace, answer)| {
+                Ok(stage(trace, "server")? - answer["server"].as_f64().unwrap_or_default())
+            })
+            .collect();
+        let off = median(off?);
+        say(&format!(
+            "the server stage is {off:.0} µs longer than what the server says"
+        ));
+        ensure!(off < TOLERANCE, "{off}");
+        Ok(())
+    });
+}
