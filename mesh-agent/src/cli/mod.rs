@@ -11,6 +11,7 @@ mod run;
 mod schema;
 mod stages;
 mod status;
+mod top;
 mod unknown;
 mod validate;
 
@@ -53,6 +54,8 @@ enum Verb {
     Connections(Reading),
     /// Where the time of requests went: in the mesh, in the network, in the server.
     Latency(latency::Latency),
+    /// Pods, destinations, rates, breakers and where time goes, live in this terminal.
+    Top(top::Top),
 }
 
 /// Options of the verbs that ask the running agent.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Verb::Advise(verb) => verb.run(),
         Verb::Connections(reading) => connections::run(&reading),
         Verb::Latency(verb) => verb.run(),
+        Verb::Top(verb) => verb.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -60,7 +60,7 @@ pub(super) fn all(answer: &Answer, span: Span, parts: bool, style: Style) -> Str
         }
         text.push('\n');
     }
-    text += &format!("measured: {}; {}", sampling(answer), stamps(answer));
+    text += &format!("measured: {}\n{}", sampling(answer), stamps(answer));
     text
 }
 
@@ -77,7 +77,7 @@ pub(super) fn sampling(answer: &Answer) -> String {
 
 fn stamps(answer: &Answer) -> String {
     let counts = answer.stamps;
-    let mut text = format!("\nstamps: {} matched", counts.matched);
+    let mut text = format!("stamps: {} matched", counts.matched);
     for (count, what) in [
         (counts.again, "of segments sent again"),
         (counts.unmatched, "unmatched"),
