@@ -159,7 +159,7 @@ fn the_overview_fits_eighty_by_twenty_four() {
     );
     assert_eq!(
         lines[6],
-        " broken               123     0    0    0  123  123    3 half-open 12.2ms 36.4ms"
+        " broken               123     0    0    0  123  123    3 half-open 12.2ms 36.5ms"
     );
     assert!(lines[9].contains("nothing measured lately"), "{text}");
     for stage in crate::latency::Stage::ALL {
@@ -187,11 +187,11 @@ fn the_detail_has_all_stages_and_the_last_requests() {
         "{text}"
     );
     assert!(
-        text.contains("█ server       850µs   1.70ms   2.55ms   3.40ms   85% ████"),
+        text.contains("█ server         850µs   1.70ms   2.55ms   3.40ms   85% ████"),
         "{text}"
     );
     assert!(
-        text.contains("  total       1.00ms   2.00ms   3.00ms   4.00ms"),
+        text.contains("  total         1.00ms   2.00ms   3.00ms   4.00ms"),
         "{text}"
     );
     assert!(
