@@ -12,6 +12,7 @@ mod schema;
 mod stages;
 mod status;
 mod top;
+mod trace;
 mod unknown;
 mod validate;
 
@@ -54,6 +55,8 @@ enum Verb {
     Connections(Reading),
     /// Where the time of requests went: in the mesh, in the network, in the server.
     Latency(latency::Latency),
+    /// Single requests, each with its stamps as a waterfall.
+    Trace(trace::Trace),
     /// Pods, destinations, rates, breakers and where time goes, live in this terminal.
     Top(top::Top),
 }
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Verb::Advise(verb) => verb.run(),
         Verb::Connections(reading) => connections::run(&reading),
         Verb::Latency(verb) => verb.run(),
+        Verb::Trace(verb) => verb.run(),
         Verb::Top(verb) => verb.run(),
     };
     match result {

@@ -6,6 +6,8 @@ use anyhow::bail;
 const MOST: usize = 3;
 /// Names at least so much alike are near ones: 0 to 1.
 const NEAR: f64 = 0.75;
+/// In short ones, so many letters may be wrong or in the wrong order.
+const TYPOS: usize = 1;
 
 /// An error that names near ones, unless `name` is among those that are `known`.
 pub fn ensure_known(
@@ -22,7 +24,9 @@ pub fn ensure_known(
     let likeness = |it: &str| strsim::jaro_winkler(it, name);
     let mut near: Vec<String> = known
         .into_iter()
-        .filter(|it| likeness(it) >= NEAR || it.contains(name))
+        .filter(|it| {
+            likeness(it) >= NEAR || strsim::osa_distance(it, name) <= TYPOS || it.contains(name)
+        })
         .collect();
     near.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
     near.truncate(MOST);
@@ -48,6 +52,8 @@ mod tests {
             near.to_string(),
             "the agent knows no destination `revews`; near: reviews"
         );
+        let swapped = ensure_known("destination", "wbe", ["web".to_owned()]).unwrap_err();
+        assert!(swapped.to_string().ends_with("near: web"), "{swapped}");
         let far = ensure_known("pod", "zzz", known()).unwrap_err().to_string();
         assert!(far.contains("see `mesh-agent pods`"), "{far}");
     }

@@ -1,6 +1,9 @@
 //! Where time goes: each delay in its own stage, and in no other.
 
 mod matching;
+mod page;
+mod shown;
+mod terminal;
 mod truth;
 
 use std::time::Duration;

@@ -3,11 +3,9 @@
 mod nothing;
 mod text;
 
-use std::io::{self, IsTerminal as _};
-
 use clap::Args;
 
-use self::text::Style;
+pub(super) use self::text::{Style, bar};
 use super::{Output, Reading, output, unknown};
 use crate::admin::{
     client,
@@ -74,13 +72,10 @@ impl Latency {
         } else {
             Span::Recent
         };
-        let style = Style {
-            colours: io::stdout().is_terminal()
-                && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()),
-        };
         let name = self.destination.as_deref();
-        let text = nothing::why(&answer, name, span)
-            .unwrap_or_else(|| text::all(&answer, span, name.is_some(), style));
+        let text = nothing::why(&answer, name, span).unwrap_or_else(|| {
+            text::all(&answer, span, name.is_some(), Style::of_standard_output())
+        });
         Ok(output::line(&text)?)
     }
 

@@ -1,6 +1,10 @@
 //! The bars and tables.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, IsTerminal as _},
+};
 
 use super::{Answer, Measured, Served, Span};
 use crate::{
@@ -22,6 +26,16 @@ const BEFORE_BAR: usize = 2 + 5 + 9;
 pub struct Style {
     /// Whether stages have colours.
     pub colours: bool,
+}
+
+impl Style {
+    /// Colours on a terminal, unless somebody does not want any (`NO_COLOR`).
+    pub fn of_standard_output() -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+        Self {
+            colours: wanted && io::stdout().is_terminal(),
+        }
+    }
 }
 
 /// A quantile that there is a bar or a column of.
@@ -194,7 +208,7 @@ fn one_part(part: &Measured, served: &Served, style: Style) -> String {
 }
 
 /// Stages side by side, `width` cells in all.
-fn bar(values: &[f64; Stage::ALL.len()], width: usize, style: Style) -> String {
+pub fn bar(values: &[f64; Stage::ALL.len()], width: usize, style: Style) -> String {
     let cells = stages::split(values, width);
     let parts = Stage::ALL
         .into_iter()
