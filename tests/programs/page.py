@@ -91,10 +91,12 @@ try:
         if "started successfully on port " in line:
             base = "http://127.0.0.1:" + line.rsplit(" ", 1)[1].strip(".\n")
             break
-    options = {"args": [*FLAGS, "--user-data-dir=" + directory]}
+    options = {"args": [*FLAGS, "--user-data-dir=" + directory, "about:blank"]}
     wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
     session = ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
     base += "/session/" + session["sessionId"]
+    # What the browser shows by itself when it starts is not the page's.
+    log("performance")
     ask("POST", "/url", {"url": url})
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

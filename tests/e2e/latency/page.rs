@@ -92,7 +92,7 @@ fn the_page_shows_what_happens_and_asks_nobody_but_the_agent() {
             let url = format!("http://127.0.0.1:{port}/");
             let mut browser = Browser::open(node, &url)?;
             browser.ask("size 1280")?;
-            browser.wait_text("There is no traffic to show")?;
+            browser.wait_text("there is no traffic to show")?;
             browser.wait_text("ready")?;
             browser.ask("shot empty")?;
             // An answer of 256 KiB takes longer than the server.
