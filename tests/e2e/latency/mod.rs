@@ -40,10 +40,15 @@ impl Exact {
     }
 
     fn config(&self, node: &Node, latency: &str, policy: &str) -> Config {
+        self.config_for(node, PORT, latency, policy)
+    }
+
+    /// The same for another server of the pod.
+    fn config_for(&self, node: &Node, port: u16, latency: &str, policy: &str) -> Config {
         node.config().pod(&self.client).after(&format!(
             "destinations: [{{name: web, hosts: [web.demo], addresses: [{WEB}], port: 80, \
              endpoints: [{{address: '{}'}}], policy: {policy}}}]\n{latency}",
-            at(SERVER, PORT)
+            at(SERVER, port)
         ))
     }
 

@@ -92,7 +92,7 @@ pub async fn send(
     };
     let within = left.map_or(policy.connect, |left| left.min(policy.connect));
     if request.version() == Version::HTTP_2 {
-        send_http2(session, key, request, within, client).await
+        send_http2(session, key, request, within, client, is_measured).await
     } else {
         send_http1(session, key, request, within, policy.idle, is_measured).await
     }
@@ -137,10 +137,11 @@ async fn send_http2(
     request: Request<TryBody>,
     within: Duration,
     client: Option<&Waiting>,
+    is_measured: bool,
 ) -> Result<Response<AnswerBody>, TryError> {
     let pool = &session.pod.pools.here().http2;
     let connection = pool.connection(&session.pod, key, within).await?;
-    match http2::send(connection, request, client).await {
+    match http2::send(connection, request, client, is_measured).await {
         Ok(response) => Ok(response.map(AnswerBody::http2)),
         Err(http2::SendError::Refused) => Err(TryError::Refused),
         Err(http2::SendError::Reset(error)) => Err(TryError::Reset(error.into())),

@@ -80,7 +80,7 @@ pub async fn exchange(
     let observed = Observed::begin(session, &destination.name, &mut request);
     let is_grpc = is_grpc(request.headers());
     let begun = Instant::now();
-    let measured = Measured::begin(session, &destination, &request, begun);
+    let measured = Measured::begin(session, &destination, &request, client, begun);
     let mut exchange = Exchange::new(session, &destination, request, is_grpc, begun);
     exchange.client = client;
     exchange.measured = measured;
@@ -331,9 +331,10 @@ impl<'a> Exchange<'a> {
                     let answer = outcome.map_err(|error| error.reason())?;
                     self.answered_by = Some(endpoint.address);
                     if let Some(measured) = &mut self.measured
-                        && let (Some(began), Some((leg, since))) = (began, answer.body().leg())
+                        && let (Some(began), Some((hearing, since))) =
+                            (began, answer.body().hearing())
                     {
-                        measured.answered(endpoint.address, began, since, leg);
+                        measured.answered(endpoint.address, began, since, hearing);
                     }
                     return Ok((answer, guard));
                 }

@@ -34,6 +34,11 @@ impl Waiting {
         }
     }
 
+    /// Its number.
+    pub fn stream(&self) -> u32 {
+        self.lock().stream_id().into()
+    }
+
     /// Passes on what a server says before its answer. 101 is none of HTTP/2 (RFC 9113, 8.6).
     pub fn interim(&self, answer: Response<()>) {
         // As RFC 9113, 6.5.2 counts.

@@ -26,7 +26,7 @@ use crate::{
     latency::{Leg, Nanos, StampedStream},
     proxy::{
         PodProxy,
-        http::{body::BoxError, request_body::TryBody},
+        http::{body::BoxError, hearing::Hearing, request_body::TryBody},
     },
 };
 
@@ -231,9 +231,10 @@ impl Answer {
         Some((parts.io.into_inner().into_inner().ok()?, parts.read_buf))
     }
 
-    /// The packets of its connection, and since when that was there, if they are measured.
-    pub fn leg(&self) -> Option<(&Arc<Leg>, Nanos)> {
-        self.measured.as_ref().map(|(leg, since)| (leg, *since))
+    /// What can be heard of its connection, and since when that was there, if it is measured.
+    pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
+        let (leg, since) = self.measured.as_ref()?;
+        Some((Hearing::Connection(Arc::clone(leg)), *since))
     }
 
     /// The next part of it.
