@@ -1,7 +1,9 @@
 //! Where time goes: each delay in its own stage, and in no other.
 
+mod cost;
 mod matching;
 mod truth;
+mod used;
 
 use std::time::Duration;
 
