@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::time::TimeSpec;
+
 /// A time of the system clock (`CLOCK_REALTIME`), in nanoseconds since 1970: what the kernel's software
 /// timestamps are in. It can be set, so that differences have to be looked at before they are believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,6 +14,11 @@ impl Nanos {
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Self(since.map_or(0, |since| since.as_nanos() as u64))
+    }
+
+    /// The same as this.
+    pub fn of(time: TimeSpec) -> Self {
+        Self(Duration::from(time).as_nanos() as u64)
     }
 
     /// From `earlier` to this, in nanoseconds; negative if it is the other way round.

@@ -13,7 +13,7 @@ use super::{
     clock::Nanos,
     control_messages::{Stamps, TransmitStamp},
     socket::{Asked, TcpInfo},
-    stages::{Arrival, Source, Stamp},
+    stages::Arrival,
     transmit_log::{Counts, TransmitLog, Write},
 };
 
@@ -210,16 +210,7 @@ impl Leg {
 
     /// Something came in and was read just now.
     pub(super) fn arrived(&self, stamps: Option<Stamps>) {
-        let read = Nanos::now();
-        let software = stamps.and_then(|stamps| stamps.software);
-        let arrival = Arrival {
-            stamp: Stamp {
-                at: software.unwrap_or(read),
-                source: software.map_or(Source::Clock, |_| Source::Software),
-                uncertainty: 0,
-            },
-            read,
-        };
+        let arrival = Arrival::now(stamps);
         let mut log = self.log();
         let log = log.get_or_insert_default();
         log.first.get_or_insert(arrival);

@@ -66,8 +66,8 @@ pub fn prepare_stream(socket: &impl AsRawFd, with_cards: bool) -> io::Result<()>
 }
 
 /// The same for a datagram socket, whose datagrams are counted from 0.
-pub fn prepare_datagrams(socket: &impl AsRawFd, with_cards: bool) -> io::Result<()> {
-    set_timestamping(socket.as_raw_fd(), flags(with_cards))
+pub fn prepare_datagrams(socket: &impl AsRawFd) -> io::Result<()> {
+    set_timestamping(socket.as_raw_fd(), flags(false))
 }
 
 /// As long as this socket is open, the kernel stamps what comes in: it does so for all sockets or for none.

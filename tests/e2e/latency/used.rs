@@ -1,9 +1,10 @@
 //! Stages are used, not only shown.
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_tests::{Scenario, say, scenario};
+use mesh_tests::{Scenario, say, scenario, wait_until};
 
-use super::{EVERY, Exact};
+use super::{BOUND, EVERY, Exact, admin, stage};
+use crate::peers::{SERVER, at};
 
 #[test]
 fn clients_are_told_where_the_time_went_if_they_are_to_be() {
@@ -58,4 +59,50 @@ fn breaker_of_a_slow_agent(measure: &str) -> Result<String> {
 fn the_agents_own_queue_trips_no_breaker_that_goes_by_server_time() {
     assert_eq!(breaker_of_a_slow_agent("total").unwrap(), "open");
     assert_eq!(breaker_of_a_slow_agent("server").unwrap(), "closed");
+}
+
+#[test]
+fn dns_queries_are_measured_too() {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        let mut server =
+            (exact.server).spawn_python("dns_server.py", [&at(SERVER, 53), "7", "0"])?;
+        server.wait_stdout("ready", BOUND)?;
+        let config = node.config();
+        let config = config.pod_with(&exact.client, &["capture: {dns: true}"]);
+        let _agent = node.agent(&config.after(EVERY))?;
+        let server = format!("@{SERVER}");
+        for name in ["n1.test", "slow2.test", "slow3.test"] {
+            let dig = ["dig", "+short", "+tries=1", &server, name];
+            let text = exact.client.run(dig)?.success()?;
+            ensure!(text.starts_with("7."), "{text}");
+        }
+        let mut traces = Vec::new();
+        wait_until(BOUND, "the traces", || {
+            let all = admin(node, "/traces?destination=dns")?;
+            traces = all.as_array().context("no list")?.clone();
+            Ok(traces.len() == 3)
+        })?;
+        for (trace, (name, took)) in traces.iter().zip([
+            ("slow3.test", 30_000.0),
+            ("slow2.test", 30_000.0),
+            ("n1.test", 0.0),
+        ]) {
+            ensure!(
+                trace["path"] == name && trace["endpoint"] == at(SERVER, 53),
+                "{trace}"
+            );
+            let server = stage(trace, "server")?;
+            ensure!(
+                (took..took + 10_000.0).contains(&server),
+                "{server}: {trace}"
+            );
+            let sent = trace["points"].as_array().context("no points")?.iter();
+            let sent = sent.filter(|it| it["what"] == "request: sent by the device");
+            ensure!(sent.map(|it| &it["source"]).eq(["software"]), "{trace}");
+        }
+        let latency = admin(node, "/latency")?;
+        ensure!(latency["stamps"]["unmatched"] == 0, "{latency}");
+        Ok(())
+    });
 }
