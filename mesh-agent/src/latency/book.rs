@@ -141,6 +141,11 @@ impl Book {
         }
     }
 
+    /// How old it is: what times are counted from.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// Whether a request is measured whose destination has this sampler.
     pub fn chooses(&self, sampler: &Sampler, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.since);

@@ -26,9 +26,8 @@ impl Nanos {
         self.0.wrapping_sub(earlier.0).cast_signed()
     }
 
-    /// So much later.
-    #[must_use]
-    pub const fn plus(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(time.as_nanos() as u64))
+    /// The same as a duration; none if it is the other way round.
+    pub fn after(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }

@@ -47,10 +47,14 @@ impl Exact {
 
     /// The same for another server of the pod.
     fn config_for(&self, node: &Node, port: u16, latency: &str, policy: &str) -> Config {
+        self.config_at(node, &at(SERVER, port), latency, policy)
+    }
+
+    /// The same for a server anywhere.
+    fn config_at(&self, node: &Node, server: &str, latency: &str, policy: &str) -> Config {
         node.config().pod(&self.client).after(&format!(
             "destinations: [{{name: web, hosts: [web.demo], addresses: [{WEB}], port: 80, \
-             endpoints: [{{address: '{}'}}], policy: {policy}}}]\n{latency}",
-            at(SERVER, port)
+             endpoints: [{{address: '{server}'}}], policy: {policy}}}]\n{latency}"
         ))
     }
 

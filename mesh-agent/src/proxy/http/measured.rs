@@ -1,6 +1,10 @@
 //! A request whose packets are measured.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Request, Response};
 
@@ -13,11 +17,11 @@ use super::{
 };
 use crate::{
     latency::{
-        Arrival, Book, Heard, Key, Leg, Nanos, Stage, Stages, Stamp, TcpInfo, Trace, Unclear,
-        Waypoints, Write,
+        Answered, Arrival, Book, Heard, Key, Leg, Nanos, Stage, Stages, Stamp, TcpInfo, Trace,
+        Unclear, Waypoints, Write,
     },
     policy::trace_context::Caller,
-    proxy::destinations::Destination,
+    proxy::destinations::{Destination, Endpoint},
 };
 
 /// Longest path that is remembered, in bytes.
@@ -146,16 +150,29 @@ impl Measured {
     /// The try that began at `tried` is answered by `endpoint`.
     pub fn answered(
         &mut self,
-        endpoint: SocketAddr,
+        endpoint: &Endpoint,
         tried: Nanos,
         connected: Nanos,
         upstream: Hearing,
     ) {
-        self.trace.key.endpoint = endpoint;
+        self.trace.key.endpoint = endpoint.address;
         self.trace.way.last_try = tried;
         self.trace.way.connected = connected.max(tried);
         let heard = upstream.heard();
         self.take_request(&heard);
+        let way = &mut self.trace.way;
+        let (sent, answered) = (way.sent.at, way.answered_first.stamp.at);
+        let acknowledged = way.acknowledged;
+        let bound = endpoint.round_trip.bound(
+            Answered {
+                least: heard.info.least_rtt,
+                is_new: upstream.is_new(),
+                acknowledged: acknowledged.map(|at| at.after(sent)),
+                gap: acknowledged.map_or(Duration::ZERO, |at| answered.after(at)),
+            },
+            self.book.age(),
+        );
+        way.least_rtt = (!bound.is_zero()).then_some(bound.as_nanos() as u64);
         self.upstream = Some(upstream);
     }
 
@@ -163,8 +180,6 @@ impl Measured {
         let way = &mut self.trace.way;
         self.trace.info = heard.info;
         self.trace.resent = heard.resent;
-        let least = heard.info.least_rtt.as_nanos() as u64;
-        way.least_rtt = (least > 0).then_some(least);
         if let Some(first) = heard.first {
             way.answered_first = first;
         }

@@ -21,7 +21,9 @@ use tokio::{net::TcpStream, time};
 
 use super::{
     body::AnswerBody,
-    deadlines, headers, http2, interim,
+    deadlines, headers,
+    hearing::Measuring,
+    http2, interim,
     measured::Measured,
     observed::Observed,
     pushback::pushback,
@@ -334,7 +336,7 @@ impl<'a> Exchange<'a> {
                         && let (Some(began), Some((hearing, since))) =
                             (began, answer.body().hearing())
                     {
-                        measured.answered(endpoint.address, began, since, hearing);
+                        measured.answered(&endpoint, began, since, hearing);
                     }
                     return Ok((answer, guard));
                 }
@@ -394,7 +396,13 @@ impl<'a> Exchange<'a> {
         let (session, client) = (self.session, self.client);
         let began = self.measured.as_mut().map(|measured| measured.trying());
         let by_server_time = destination.policy.by_server_time;
-        let is_measured = (began.is_some() || by_server_time) && !self.switch.is_wanted();
+        let measuring = if !(began.is_some() || by_server_time) || self.switch.is_wanted() {
+            Measuring::No
+        } else if endpoint.round_trip.wants_new_connection() {
+            Measuring::OnNewConnection
+        } else {
+            Measuring::Yes
+        };
         let at = Arc::clone(&endpoint);
         let trying = async move {
             let sending = send(
@@ -403,7 +411,7 @@ impl<'a> Exchange<'a> {
                 at.address,
                 request,
                 left,
-                is_measured,
+                measuring,
                 client,
             );
             let outcome = match limit {

@@ -194,7 +194,10 @@ impl Upstream {
         match answered {
             Ok(response) => Ok(response.map(|incoming| Answer {
                 incoming,
-                measured: connected.map(|connected| (Arc::clone(&self.leg), connected)),
+                measured: connected.map(|since| {
+                    let leg = Arc::clone(&self.leg);
+                    (Hearing::Connection(leg, !self.is_reused), since)
+                }),
                 upstream: Some(self),
                 is_open: open,
                 pod: Arc::downgrade(pod),
@@ -212,7 +215,7 @@ pub struct Answer {
     incoming: Incoming,
     upstream: Option<Box<Upstream>>,
     /// Its packets, and since when it was there, if that is measured.
-    measured: Option<(Arc<Leg>, Nanos)>,
+    measured: Option<(Hearing, Nanos)>,
     /// The connection has not ended yet.
     is_open: bool,
     pod: Weak<PodProxy>,
@@ -233,8 +236,7 @@ impl Answer {
 
     /// What can be heard of its connection, and since when that was there, if it is measured.
     pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
-        let (leg, since) = self.measured.as_ref()?;
-        Some((Hearing::Connection(Arc::clone(leg)), *since))
+        self.measured.clone()
     }
 
     /// The next part of it.
