@@ -19,8 +19,8 @@ def wait_until(end):
         left = end - time.perf_counter()
         if left <= 0:
             return
-        if left > 0.002:
-            time.sleep(left - 0.002)
+        if left > 0.0004:
+            time.sleep(left - 0.0003)
 
 
 def discard_body(stream, head):

@@ -1,5 +1,6 @@
 //! Where time goes: each delay in its own stage, and in no other.
 
+mod captured;
 mod cost;
 mod matching;
 mod truth;
