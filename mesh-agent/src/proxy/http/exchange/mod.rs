@@ -7,6 +7,7 @@ mod outcome;
 mod overload;
 mod sent;
 mod switch;
+mod trying;
 
 use std::{
     net::SocketAddr,
@@ -33,7 +34,7 @@ use super::{
     retry_mark,
     running::Ended,
     session::Session,
-    tries::{TryError, send},
+    tries::TryError,
     try_guard::TryGuard,
 };
 use crate::{
@@ -43,7 +44,7 @@ use crate::{
         retry_budget::{BudgetLimits, FurtherTry},
     },
     proxy::{
-        destinations::{Destination, Endpoint, RequestCounters, Retries},
+        destinations::{Destination, RequestCounters, Retries},
         overload::Turn,
         protection::{Admitted, Refusal, Slot},
     },
@@ -54,6 +55,7 @@ use self::{
     overload::{hear, tell},
     sent::Sent,
     switch::{Switch, join_streams, switch_protocols},
+    trying::Try,
 };
 
 /// What the client's connection or stream is joined to after the answer.
@@ -355,7 +357,7 @@ impl<'a> Exchange<'a> {
         match hedge.filter(|(retries, _)| self.may_hedge(retries)) {
             None => {
                 let slot = self.connection_slot().await?;
-                Ok(self.begin_try(tried, place, slot)?.1.await)
+                Ok(self.begin_try(tried, place, slot)?.run().await)
             }
             // What is rare is not to make every request larger.
             Some((retries, hedge)) => Box::pin(self.hedged(hedge, retries, tried, place)).await,
@@ -368,7 +370,7 @@ impl<'a> Exchange<'a> {
         tried: &[SocketAddr],
         place: Option<FurtherTry>,
         slot: Option<Slot>,
-    ) -> Result<(Arc<Endpoint>, impl Future<Output = Ended> + use<'a>), Reason> {
+    ) -> Result<Try<'a>, Reason> {
         let now = Instant::now();
         let destination = self.destination;
         let endpoint = destination.pick(self.key, tried, now);
@@ -393,7 +395,6 @@ impl<'a> Exchange<'a> {
         interim::watch(&mut request, self.session);
         let left = self.deadline.left(now);
         let limit = limit.filter(|limit| left.is_none_or(|left| *limit < left));
-        let (session, client) = (self.session, self.client);
         let began = self.measured.as_mut().map(|measured| measured.trying());
         let by_server_time = destination.policy.by_server_time;
         let measuring = if !(began.is_some() || by_server_time) || self.switch.is_wanted() {
@@ -403,34 +404,19 @@ impl<'a> Exchange<'a> {
         } else {
             Measuring::Yes
         };
-        let at = Arc::clone(&endpoint);
-        let trying = async move {
-            let sending = send(
-                session,
-                destination,
-                at.address,
-                request,
-                left,
-                measuring,
-                client,
-            );
-            let outcome = match limit {
-                None => sending.await,
-                Some(limit) => time::timeout(limit, sending)
-                    .await
-                    .unwrap_or(Err(TryError::Timeout)),
-            };
-            let by_stamps = outcome.as_ref().ok().filter(|_| by_server_time);
-            let by_stamps = by_stamps.and_then(|answer| answer.body().server_time());
-            Ended {
-                endpoint: at,
-                guard,
-                outcome,
-                took: by_stamps.unwrap_or_else(|| now.elapsed()),
-                began,
-            }
-        };
-        Ok((endpoint, trying))
+        Ok(Try {
+            session: self.session,
+            destination,
+            client: self.client,
+            endpoint,
+            guard,
+            request,
+            begun: now,
+            limit,
+            left,
+            began,
+            measuring,
+        })
     }
 
     fn next(

@@ -66,11 +66,12 @@ pub async fn serve_http2(
             is_draining = true;
             connection.graceful_shutdown();
         }
-        if keepalive.poll(|| false, context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
         let ended = poll_streams(&mut connection, &session, context);
         flusher.flush(context);
+        // Last: what came just now is a sign of life.
+        if ended.is_pending() && keepalive.poll(|| false, context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         ended
     })
     .await

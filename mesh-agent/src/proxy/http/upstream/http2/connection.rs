@@ -165,12 +165,13 @@ pub async fn speak(
         .await?;
     let mut keepalive = Keepalive::new(connection.ping_pong(), heard, KEEPALIVE);
     let driven = poll_fn(move |context| {
-        let is_idle = || open.load(Ordering::Relaxed) == 0;
-        if keepalive.poll(is_idle, context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
         let ended = Pin::new(&mut connection).poll(context);
         flusher.flush(context);
+        let is_idle = || open.load(Ordering::Relaxed) == 0;
+        // Last: what came just now is a sign of life.
+        if ended.is_pending() && keepalive.poll(is_idle, context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         ended.map_err(io::Error::other)
     });
     Ok((sender, driven))
