@@ -1,6 +1,6 @@
 //! Servers that most tests need.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use mesh_tests::{Pod, Process};
@@ -60,4 +60,25 @@ pub fn http(pod: &Pod, port: u16) -> Result<HttpServer> {
         release,
         _process: process,
     })
+}
+
+/// Starts nginx in a pod, with its files in `directory`: it answers with protocol and host, and below `/file` with
+/// what is there. `listen` is its port, and what it speaks.
+pub fn nginx(pod: &Pod, directory: &Path, listen: &str) -> Result<Process> {
+    std::fs::create_dir_all(directory)?;
+    let d = directory.display();
+    let file = directory.join("nginx.conf");
+    std::fs::write(
+        &file,
+        format!(
+            "daemon off; master_process off; pid {d}/pid; error_log {d}/error.log;\n\
+             events {{}}\nhttp {{ access_log off; client_body_temp_path {d}/b; keepalive_requests 10000000; \
+             proxy_temp_path {d}/p; fastcgi_temp_path {d}/f; uwsgi_temp_path {d}/u; \
+             scgi_temp_path {d}/s; server {{ listen {listen}; root {d}; \
+             location / {{ return 200 \"$server_protocol $http_host\"; }} location /file {{ }} }} }}"
+        ),
+    )?;
+    let error = directory.join("error.log");
+    let (error, file) = (error.to_string_lossy(), file.to_string_lossy());
+    pod.spawn(["nginx", "-e", &*error, "-c", &*file])
 }

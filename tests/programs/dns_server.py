@@ -1,9 +1,10 @@
 """A DNS server that says who it is: `ADDRESS NUMBER DROP`. To a question of any name the A record is
 NUMBER.x.y.z, the last three from the name's own number. Loses one query in DROP (0: none). On a name
-that begins with `kill` it says nothing, ever."""
+that begins with `kill` it says nothing, ever; on one with `slow`, 30 ms later."""
 
 import socket
 import sys
+import time
 
 from dns_message import answer, question
 from peer import parse
@@ -23,5 +24,7 @@ while True:
     name = question(message)[0]
     if name.startswith("kill"):
         continue
-    own = int(name.split(".")[0].lstrip("nN"))
+    if name.startswith("slow"):
+        time.sleep(0.03)
+    own = int(name.split(".")[0].lstrip("nNslow"))
     server.sendto(answer(message, bytes([number, own >> 16 & 255, own >> 8 & 255, own & 255])), client)

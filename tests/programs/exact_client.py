@@ -5,6 +5,7 @@ pipeline=N     so many requests at once, before an answer is read
 upload_us=N    the second half of the request is sent so much later
 read_us=N      reads nothing for so long after the request (with an answer that fills the buffers)
 stop=PID:US    stops that process before the request is sent, and lets it go on so much later
+stop_after=PID:A:US  stops it A microseconds after the request is sent, for so long
 every_us=N     a request each so many microseconds
 Each line: microseconds from the request's last byte to the answer's, and `x-took-us` of the server.
 """
@@ -77,6 +78,11 @@ for number in range(count):
     else:
         client.stream.sendall(request * pipeline)
     sent = time.perf_counter()
+    if "stop_after" in options:
+        pid, after, micros = map(int, options["stop_after"].split(":"))
+        time.sleep(after / 1e6)
+        os.kill(pid, signal.SIGSTOP)
+        threading.Thread(target=let_go_later, args=(pid, micros / 1e6)).start()
     if read_after:
         time.sleep(read_after)
     for _ in range(pipeline):

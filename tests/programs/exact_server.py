@@ -2,7 +2,8 @@
 
 `ADDRESS:PORT`. Requests without a body; `/wait?us=N` is answered N microseconds after it was read, with
 `x-took-us`: from the return of recv to the call of send. `/body?bytes=N&us=M`: N bytes, of which the last half
-is sent M microseconds after the first. `/early`: answered before the request's body has ended.
+is sent M microseconds after the first. `/early`: answered before the request's body has ended. `/stall?us=N`: the
+request's body is not read for N microseconds, and then it is.
 """
 
 import socket
@@ -18,8 +19,14 @@ def wait_until(end):
         left = end - time.perf_counter()
         if left <= 0:
             return
-        if left > 0.002:
-            time.sleep(left - 0.002)
+        if left > 0.0004:
+            time.sleep(left - 0.0003)
+
+
+def discard_body(stream, head):
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    while length > 0:
+        length -= len(stream.recv(65536))
 
 
 def answer(stream, head, begun):
@@ -36,11 +43,11 @@ def answer(stream, head, begun):
         return
     if url.path == "/early":
         stream.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        while length > 0:
-            length -= len(stream.recv(65536))
+        discard_body(stream, head)
         return
     wait_until(begun + delay)
+    if url.path == "/stall":
+        discard_body(stream, head)
     took = int((time.perf_counter() - begun) * 1e6)
     stream.sendall(b"HTTP/1.1 200 OK\r\nx-took-us: %d\r\ncontent-length: 2\r\n\r\nok" % took)
 

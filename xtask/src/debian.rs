@@ -65,6 +65,12 @@ const COMMANDS: &[Needed] = {
             &[Test, Bench],
             "external proxy that the agent captures for",
         ),
+        needed(
+            "tcpdump",
+            "tcpdump",
+            &[Test],
+            "packet timestamps to compare with",
+        ),
         needed("tinyproxy", "tinyproxy-bin", &[Test], "forward proxy"),
         needed(
             "redis-server",

@@ -141,10 +141,30 @@ impl Book {
         }
     }
 
+    /// How old it is: what times are counted from.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// Whether a request is measured whose destination has this sampler.
     pub fn chooses(&self, sampler: &Sampler, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.since);
         sampler.choose(self.rate(), age, rand::random())
+    }
+
+    /// How many requests pass until the next that chance chooses.
+    pub fn gap(&self) -> u32 {
+        self.rate().gap(rand::random())
+    }
+
+    /// See [`Sampler::is_due`].
+    pub fn is_due(&self, sampler: &Sampler, now: Instant) -> bool {
+        sampler.is_due(self.rate(), now.saturating_duration_since(self.since))
+    }
+
+    /// See [`Sampler::takes`].
+    pub fn takes(&self, sampler: &Sampler, now: Instant) -> bool {
+        sampler.takes(self.rate(), now.saturating_duration_since(self.since))
     }
 
     /// Whether answers say where their time went.

@@ -13,7 +13,7 @@ use super::{
     clock::Nanos,
     control_messages::{Stamps, TransmitStamp},
     socket::{Asked, TcpInfo},
-    stages::{Arrival, Source, Stamp},
+    stages::Arrival,
     transmit_log::{Counts, TransmitLog, Write},
 };
 
@@ -141,6 +141,24 @@ impl Leg {
         }
     }
 
+    /// Bytes that were written since it was prepared.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// The write whose last byte is before the offset `end`.
+    pub fn write_until(&self, end: u64) -> Option<Write> {
+        self.log().as_ref()?.transmit.until(end)
+    }
+
+    /// What the kernel said of the connection last, and the segments that were sent again since that was asked.
+    pub fn take_info(&self) -> (TcpInfo, u32) {
+        let mut log = self.log();
+        log.as_mut().map_or_else(Default::default, |log| {
+            (log.info, std::mem::take(&mut log.resent))
+        })
+    }
+
     /// For how long the peer did not read, since the connection began, in nanoseconds.
     pub fn blocked(&self) -> u64 {
         self.blocked.load(Ordering::Relaxed)
@@ -192,16 +210,7 @@ impl Leg {
 
     /// Something came in and was read just now.
     pub(super) fn arrived(&self, stamps: Option<Stamps>) {
-        let read = Nanos::now();
-        let software = stamps.and_then(|stamps| stamps.software);
-        let arrival = Arrival {
-            stamp: Stamp {
-                at: software.unwrap_or(read),
-                source: software.map_or(Source::Clock, |_| Source::Software),
-                uncertainty: 0,
-            },
-            read,
-        };
+        let arrival = Arrival::now(stamps);
         let mut log = self.log();
         let log = log.get_or_insert_default();
         log.first.get_or_insert(arrival);

@@ -31,30 +31,45 @@ pub struct Sampler {
 impl Sampler {
     /// Whether a request is measured. `now` is since any time in the past, `chance` from 0 to 1.
     pub fn choose(&self, rate: Rate, now: Duration, chance: f64) -> bool {
-        if self.wanted.load(Ordering::Relaxed) > 0 {
-            let one_less = |wanted: u32| wanted.checked_sub(1);
-            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
-            if self.wanted.fetch_update(set, get, one_less).is_ok() {
-                return true;
-            }
-        }
-        if rate.share <= 0.0 {
+        self.take_wanted()
+            || ((chance < rate.share || self.is_quiet(rate, now)) && self.permits(rate, now))
+    }
+
+    /// Whether the next request is to be measured, whatever chance says: somebody waits for it, or none was for
+    /// a second.
+    pub fn is_due(&self, rate: Rate, now: Duration) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0 || self.is_quiet(rate, now)
+    }
+
+    /// Whether a request that chance has chosen, or that was due, is measured.
+    pub fn takes(&self, rate: Rate, now: Duration) -> bool {
+        self.take_wanted() || self.permits(rate, now)
+    }
+
+    fn take_wanted(&self) -> bool {
+        if self.wanted.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let millis = now.as_millis() as u64 + 1;
+        let one_less = |wanted: u32| wanted.checked_sub(1);
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.wanted.fetch_update(set, get, one_less).is_ok()
+    }
+
+    fn is_quiet(&self, rate: Rate, now: Duration) -> bool {
         let last = self.last.load(Ordering::Relaxed);
-        if chance >= rate.share && last > 0 && millis < last + 1_000 {
-            return false;
-        }
+        rate.share > 0.0 && (last == 0 || millis(now) >= last + 1_000)
+    }
+
+    fn permits(&self, rate: Rate, now: Duration) -> bool {
         let second = now.as_secs();
         let seen = self.second.load(Ordering::Relaxed);
         let chosen = if seen >> 32 == second { seen as u32 } else { 0 };
-        if chosen >= rate.most_per_second {
+        if rate.share <= 0.0 || chosen >= rate.most_per_second {
             return false;
         }
         self.second
             .store((second << 32) | u64::from(chosen + 1), Ordering::Relaxed);
-        self.last.store(millis, Ordering::Relaxed);
+        self.last.store(millis(now), Ordering::Relaxed);
         true
     }
 
@@ -62,6 +77,24 @@ impl Sampler {
     pub fn want(&self, count: u32) {
         self.wanted.fetch_max(count, Ordering::Relaxed);
     }
+}
+
+impl Rate {
+    /// How many requests pass until the next that is measured, for a `chance` from 0 to 1.
+    pub fn gap(self, chance: f64) -> u32 {
+        if self.share <= 0.0 {
+            return u32::MAX;
+        }
+        if self.share >= 1.0 {
+            return 0;
+        }
+        (chance.max(f64::MIN_POSITIVE).ln() / (1.0 - self.share).ln()) as u32
+    }
+}
+
+/// Never 0, which stands for never.
+fn millis(now: Duration) -> u64 {
+    now.as_millis() as u64 + 1
 }
 
 #[cfg(test)]
@@ -100,6 +133,17 @@ mod tests {
             prop_assert!(in_second.values().all(|count| *count <= most_per_second));
             prop_assert_eq!(share > 0.0, !in_second.is_empty());
         }
+    }
+
+    #[test]
+    fn gaps_come_to_the_share() {
+        let rate = Rate {
+            share: 0.01,
+            most_per_second: 1,
+        };
+        let gaps = (0..10_000).map(|at| f64::from(rate.gap((f64::from(at) + 0.5) / 10_000.0)));
+        let mean = gaps.sum::<f64>() / 10_000.0;
+        assert!((mean - 99.0).abs() < 2.0, "{mean}");
     }
 
     #[test]

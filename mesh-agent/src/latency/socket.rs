@@ -66,8 +66,8 @@ pub fn prepare_stream(socket: &impl AsRawFd, with_cards: bool) -> io::Result<()>
 }
 
 /// The same for a datagram socket, whose datagrams are counted from 0.
-pub fn prepare_datagrams(socket: &impl AsRawFd, with_cards: bool) -> io::Result<()> {
-    set_timestamping(socket.as_raw_fd(), flags(with_cards))
+pub fn prepare_datagrams(socket: &impl AsRawFd) -> io::Result<()> {
+    set_timestamping(socket.as_raw_fd(), flags(false))
 }
 
 /// As long as this socket is open, the kernel stamps what comes in: it does so for all sockets or for none.
@@ -125,14 +125,41 @@ fn unacknowledged(fd: RawFd) -> io::Result<libc::c_int> {
 
 /// Receives, with the stamp of the last packet that was taken whole.
 pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Stamps>)> {
+    // SAFETY: the buffer is live and of that length.
+    unsafe { receive_at(socket.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) }
+}
+
+/// The same, into the room that `buffer` has.
+pub fn receive_more(
+    socket: &impl AsRawFd,
+    buffer: &mut Vec<u8>,
+) -> io::Result<(usize, Option<Stamps>)> {
+    let room = buffer.spare_capacity_mut();
+    let (start, length) = (room.as_mut_ptr().cast(), room.len());
+    // SAFETY: the room is live and of that length, and the kernel only writes to it.
+    let (count, stamps) = unsafe { receive_at(socket.as_raw_fd(), start, length) }?;
+    let filled = buffer.len() + count;
+    // SAFETY: the kernel has written so many bytes.
+    unsafe { buffer.set_len(filled) };
+    Ok((count, stamps))
+}
+
+/// # Safety
+///
+/// `length` bytes from `start` on can be written to.
+unsafe fn receive_at(
+    fd: RawFd,
+    start: *mut u8,
+    length: usize,
+) -> io::Result<(usize, Option<Stamps>)> {
     let mut control = Control([0; CONTROL]);
     let mut piece = libc::iovec {
-        iov_base: buffer.as_mut_ptr().cast(),
-        iov_len: buffer.len(),
+        iov_base: start.cast(),
+        iov_len: length,
     };
     let mut message = message(&mut piece, 1, &mut control, CONTROL);
-    // SAFETY: the message points to live memory of the lengths it gives.
-    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    // SAFETY: the message points to live memory of the lengths it gives, which the caller promises.
+    let count = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     let there = message.msg_controllen.min(CONTROL);
     Ok((count, control_messages::received(&control.0[..there])))

@@ -9,7 +9,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -18,16 +18,22 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{clock::Nanos, leg::Leg, socket, writable::Writable};
+use super::{clock::Nanos, control_messages::Stamps, leg::Leg, socket, writable::Writable};
 
 /// A TCP connection whose packets can be measured.
 #[derive(Debug)]
 pub struct StampedStream {
     stream: TcpStream,
     leg: Arc<Leg>,
-    /// Waits for room to write, since when.
+    blocked: Mutex<Blocked>,
+}
+
+/// There is no room to write.
+#[derive(Debug, Default)]
+struct Blocked {
+    /// Waits for it, if the runtime cannot.
     writable: Option<Box<Writable>>,
-    blocked_since: Option<Nanos>,
+    since: Option<Nanos>,
 }
 
 impl StampedStream {
@@ -36,8 +42,7 @@ impl StampedStream {
         Self {
             stream,
             leg,
-            writable: None,
-            blocked_since: None,
+            blocked: Mutex::default(),
         }
     }
 
@@ -74,7 +79,19 @@ impl StampedStream {
         }
     }
 
-    fn prepare(&self) -> bool {
+    /// Takes the stamps of what an answer that begins is to, which came before it, and asks how the connection
+    /// is.
+    pub fn take_whole_way(&self) {
+        if self.leg.is_waiting() {
+            self.take_stamps();
+            if let Ok(info) = socket::tcp_info(&self.stream) {
+                self.leg.informed(info);
+            }
+        }
+    }
+
+    /// Whether stamps can be asked for, from now on.
+    pub fn prepare(&self) -> bool {
         if self.leg.is_prepared() {
             return true;
         }
@@ -90,97 +107,119 @@ impl StampedStream {
         prepared.is_ok()
     }
 
-    /// Reads with stamps.
+    /// Ready when there may be something to read.
+    pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_read_ready(context)
+    }
+
+    /// Reads into the room that `buffer` has, with stamps if they are wanted.
+    pub fn try_read_more(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        if !(self.leg.is_receiving() && self.prepare()) {
+            return self.stream.try_read_buf(buffer);
+        }
+        let room = buffer.capacity() - buffer.len();
+        self.receive(room, || socket::receive_more(&self.stream, buffer))
+    }
+
+    /// Runs `receive`, which has room for so many bytes.
+    fn receive(
+        &self,
+        room: usize,
+        receive: impl FnOnce() -> io::Result<(usize, Option<Stamps>)>,
+    ) -> io::Result<usize> {
+        let mut got = None;
+        let tried = self.stream.try_io(Interest::READABLE, || {
+            let (count, stamps) = receive()?;
+            got = Some((count, stamps));
+            // There is no more, which the runtime is told so: what its own read does, too.
+            if count > 0 && count < room {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match got {
+            Some((count, stamps)) => {
+                if count > 0 {
+                    self.leg.arrived(stamps);
+                }
+                Ok(count)
+            }
+            None => tried.map(|()| 0),
+        }
+    }
+
+    /// Writes as much as there is room for, with stamps if they are wanted.
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let asked = self.leg.asked().filter(|_| self.prepare());
+        let count = match asked {
+            Some(asked) => self.stream.try_io(Interest::WRITABLE, || {
+                socket::send(&self.stream, slices, asked)
+            }),
+            None => self.stream.try_write_vectored(slices),
+        }?;
+        if self.leg.is_prepared() {
+            self.leg.wrote(count, asked.is_some());
+        }
+        Ok(count)
+    }
+
+    /// After there was no room to write: ready when there may be.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.leg.is_prepared() {
+            return self.stream.poll_write_ready(context);
+        }
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *blocked.since.get_or_insert_with(Nanos::now);
+        let writable = match &mut blocked.writable {
+            Some(writable) => writable,
+            none => none.insert(Box::new(Writable::new(&self.stream)?)),
+        };
+        ready!(writable.poll(context))?;
+        blocked.since = None;
+        let took = Nanos::now().since(since).max(0);
+        self.leg.add_blocked(took.cast_unsigned());
+        // What it was woken for may have been a stamp.
+        self.take_stamps();
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_receive(
-        &mut self,
+        &self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_read_ready(context))?;
             let into = buffer.initialize_unfilled();
-            let mut got = None;
-            let tried = self.stream.try_io(Interest::READABLE, || {
-                let (count, stamps) = socket::receive(&self.stream, into)?;
-                got = Some((count, stamps));
-                // There is no more: what the runtime's own read does, too.
-                if count > 0 && count < into.len() {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                Ok(())
-            });
-            if let Some((count, stamps)) = got {
-                buffer.advance(count);
-                if count > 0 {
-                    self.received(stamps);
-                }
-                return Poll::Ready(Ok(()));
-            }
-            match tried {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                tried => return Poll::Ready(tried),
-            }
-        }
-    }
-
-    fn received(&self, stamps: Option<super::control_messages::Stamps>) {
-        let is_first = self.leg.is_silent();
-        self.leg.arrived(stamps);
-        // Stamps of what this answers came before it.
-        if is_first && self.leg.is_waiting() {
-            self.take_stamps();
-            if let Ok(info) = socket::tcp_info(&self.stream) {
-                self.leg.informed(info);
-            }
-        }
-    }
-
-    /// Writes, with stamps if they are wanted.
-    fn poll_send(
-        &mut self,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            let asked = self.leg.asked().filter(|_| self.prepare());
-            let tried = match asked {
-                Some(asked) => self.stream.try_io(Interest::WRITABLE, || {
-                    socket::send(&self.stream, slices, asked)
-                }),
-                None => self.stream.try_write_vectored(slices),
-            };
-            match tried {
+            let is_first = self.leg.is_silent();
+            let received = self.receive(into.len(), || socket::receive(&self.stream, into));
+            match received {
                 Ok(count) => {
-                    self.leg.wrote(count, asked.is_some());
-                    if let Some(since) = self.blocked_since.take() {
-                        let blocked = Nanos::now().since(since).max(0);
-                        self.leg.add_blocked(blocked.cast_unsigned());
+                    buffer.advance(count);
+                    if is_first && count > 0 {
+                        self.take_whole_way();
                     }
-                    return Poll::Ready(Ok(count));
+                    return Poll::Ready(Ok(()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.poll_room(context))?;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
 
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.blocked_since.get_or_insert_with(Nanos::now);
-        if !self.leg.is_prepared() {
-            return self.stream.poll_write_ready(context);
+    fn poll_send(
+        &self,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.try_write(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_room(context))?;
+                }
+                written => return Poll::Ready(written),
+            }
         }
-        let writable = match &mut self.writable {
-            Some(writable) => writable,
-            none => none.insert(Box::new(Writable::new(&self.stream)?)),
-        };
-        let ready = ready!(writable.poll(context));
-        // What it was woken for may have been a stamp.
-        let stream = &self.stream;
-        self.leg
-            .stamped(|mut each| socket::drain(stream, &mut each));
-        Poll::Ready(ready)
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Writes that are remembered: stamps that come later than so many writes are of no use to anybody.
-const MOST: usize = 32;
+const MOST: usize = 256;
 
 /// A stamped write, and what is known of its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,12 @@ impl TransmitLog {
     /// The last stamped write of what was written from the offset `from` on.
     pub fn last_since(&self, from: u64) -> Option<Write> {
         self.writes.back().copied().filter(|write| write.end > from)
+    }
+
+    /// The stamped write whose last byte is before `end`.
+    pub fn until(&self, end: u64) -> Option<Write> {
+        let mut writes = self.writes.iter().rev();
+        writes.find(|write| write.end == end).copied()
     }
 
     /// What became of stamps since this was asked last.

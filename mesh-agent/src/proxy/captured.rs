@@ -227,7 +227,7 @@ impl Captured<'_> {
         if spoken == Spoken::Http2 {
             http::serve_http2(self.client, session, moved, finishing).await
         } else {
-            http::serve_http1(self.client, session.in_order(), moved, finishing).await
+            http::serve_http1(self.client, session, moved, finishing).await
         }
     }
 

@@ -231,7 +231,7 @@ async fn send_http2(
     mut request: Request<Bytes>,
 ) -> Result<Response<Received>, Fault> {
     *request.version_mut() = Version::HTTP_2;
-    let (sender, connection) = speak_http2(stream, Arc::default()).await?;
+    let (sender, connection) = speak_http2(stream, Arc::default(), Arc::default()).await?;
     // Ends with the answer.
     tokio::spawn(connection);
     let (head, body) = request.into_parts();

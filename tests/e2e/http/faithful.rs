@@ -5,7 +5,7 @@ use mesh_tests::scenario;
 use serde_json::json;
 
 use super::{BOUND, PORT, WEB, Web, asked};
-use crate::peers::{SERVER, at};
+use crate::peers::{SERVER, at, nginx};
 
 #[test]
 fn answers_and_requests_arrive_as_they_were() {
@@ -199,29 +199,8 @@ fn http2_is_spoken_on_both_sides() {
         let web = Web::new(node)?;
         let port = 8082;
         let directory = web.server.scratch("nginx");
-        std::fs::create_dir_all(&directory)?;
-        let d = directory.display();
-        let file = directory.join("nginx.conf");
-        std::fs::write(
-            &file,
-            format!(
-                "daemon off; master_process off; pid {d}/pid; error_log {d}/error.log;\n\
-                 events {{}}\nhttp {{ access_log {d}/access.log; client_body_temp_path {d}/b; \
-                 proxy_temp_path {d}/p; fastcgi_temp_path {d}/f; uwsgi_temp_path {d}/u; \
-                 scgi_temp_path {d}/s; server {{ listen {port} http2; root {d}; \
-                 location / {{ return 200 \"$server_protocol $http_host\"; }} location /file {{ }} }} }}"
-            ),
-        )?;
+        let _nginx = nginx(&web.server, &directory, &format!("{port} http2"))?.listening(port)?;
         std::fs::write(directory.join("file"), vec![b'f'; 5_000_000])?;
-        let error = directory.join("error.log");
-        let argv = [
-            "nginx",
-            "-e",
-            &error.to_string_lossy(),
-            "-c",
-            &file.to_string_lossy(),
-        ];
-        let _nginx = web.server.spawn(argv)?.listening(port)?;
         let _agent = node.agent(&web.config(node, &[&at(SERVER, port)], "{}"))?;
         let text = web.curl(&["--http2-prior-knowledge", "-w", " %{http_version}"], "/")?;
         ensure!(text == format!("HTTP/2.0 {WEB} 2"), "{text}");

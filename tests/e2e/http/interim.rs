@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::ensure;
 use mesh_tests::scenario;
+use serde_json::{Value, json};
 
 use super::{BOUND, PORT, WEB, Web};
 use crate::peers::{OTHER, SERVER, at};
@@ -41,6 +42,44 @@ fn early_hints_arrive_in_their_place() {
             heard.contains(" 200 ") && !heard.contains(" 103 "),
             "{heard}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn what_http2_servers_say_first_arrives_first() {
+    const PORT: &str = "7011";
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let program = mesh_tests::program("h2_interim.js");
+        let argv = |role, address, port| {
+            let program = program.display().to_string();
+            ["node".to_owned(), program, role, address, port]
+        };
+        let served = argv("server".into(), SERVER.into(), PORT.into());
+        let mut server = web.server.spawn(served)?;
+        server.wait_stdout("ready", BOUND)?;
+        for policy in ["{}", "{retries: {attempts: 2}}"] {
+            let address = format!("{SERVER}:{PORT}");
+            let agent = node.agent(&web.config(node, &[&address], policy))?;
+            let asked = argv("client".into(), WEB.into(), "80".into());
+            let seen: Value = web.client.run(asked)?.json()?;
+            // Its answer comes only after the client has told that it heard the hints.
+            let link = "</style.css>; rel=preload; as=style";
+            let expected = json!({"seen": [[103, link], [200, null]], "body": "late"});
+            ensure!(seen["hints"] == expected, "{seen}");
+            // No more than a head may have, and the answer nevertheless.
+            let heard = seen["flood"]["heard"].as_u64();
+            ensure!((100..2_000).contains(&heard.unwrap_or(0)), "{seen}");
+            ensure!(seen["flood"]["last"] == json!([200, null]), "{seen}");
+            ensure!(seen["flood"]["body"] == "after all", "{seen}");
+            let expected = json!({"seen": [[100, null], [200, null]], "body": "6 bytes"});
+            ensure!(seen["wanted"] == expected, "{seen}");
+            let expected = json!({"seen": [[417, null]], "body": ""});
+            ensure!(seen["refused"] == expected, "{seen}");
+            let answered = &agent.json("destinations")?[0]["answered"];
+            ensure!(answered["2xx"].as_u64() >= Some(4), "{answered}");
+        }
         Ok(())
     });
 }

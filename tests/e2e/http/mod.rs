@@ -22,6 +22,7 @@ mod rate_limits;
 mod retries;
 mod scenarios;
 mod shared_rates;
+mod streams;
 mod telemetry;
 mod timeouts;
 

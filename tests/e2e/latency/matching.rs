@@ -1,9 +1,14 @@
 //! Stamps are matched to the right bytes.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use mesh_tests::{Scenario, scenario, wait_until};
+use mesh_tests::{Scenario, say, scenario, wait_until};
 
 use super::{BOUND, EVERY, Exact, admin, point, stage, stamps, traces};
+use crate::peers::{SERVER, at, nginx};
+
+const NGINX: u16 = 8083;
 
 #[test]
 fn pipelined_requests_each_have_their_own_stamps() {
@@ -89,61 +94,106 @@ fn one_in_so_many_is_measured_and_a_quiet_destination_once_a_second() {
     });
 }
 
+/// Every request of `argv`'s load is measured, and every stamp matched.
+fn every_stamp_is_matched(port: &str, count: u64, argv: &[&str], memory: u64) {
+    let bound = Duration::from_secs(60 + count / 1_500);
+    Scenario::default().bound(bound).run(|node| {
+        let exact = Exact::new(node)?;
+        let server = nginx(&exact.server, &exact.server.scratch("nginx"), port)?;
+        let _nginx = server.listening(NGINX)?;
+        let agent = node.agent(&exact.config_for(node, NGINX, EVERY, "{}"))?;
+        let quarter = count / 4;
+        let requests = quarter.to_string();
+        let url = format!("http://{}/", super::WEB);
+        let load = || -> Result<()> {
+            let argv = [&["h2load", "-n", &requests, "-t", "1"], argv, &[&url]].concat();
+            let said = exact.client.run(argv)?.success()?;
+            let all = format!("{requests} succeeded");
+            ensure!(said.contains(&all), "{said}");
+            Ok(())
+        };
+        load()?;
+        let before = agent.resident_bytes()?;
+        for _ in 0..3 {
+            load()?;
+        }
+        let after = agent.resident_bytes()?;
+        let stamps = stamps(node, &agent)?;
+        say(&format!("{stamps}; memory {before} → {after}"));
+        ensure!(
+            stamps["unmatched"] == 0 && stamps["unfinished"] == 0,
+            "{stamps}"
+        );
+        let measured = stamps["measured"].as_u64().context("no count")?;
+        ensure!(measured == quarter * 4, "{measured} of {count}: {stamps}");
+        let latency = admin(node, "/latency")?;
+        let web = latency["destinations"][0]["sinceStart"].clone();
+        ensure!(web["count"].as_u64() == Some(measured), "{web}");
+        ensure!(
+            web["sources"]["software"].as_u64() == Some(measured),
+            "{web}"
+        );
+        ensure!(after < before + memory, "{before} → {after} bytes");
+        // Without streams that share what is written, each has its own: scheduled, sent and acknowledged of each
+        // request, sent of each answer.
+        if argv.contains(&"--h1") {
+            let matched = stamps["matched"].as_u64();
+            ensure!(matched == Some(measured * 4), "{stamps}");
+        }
+        Ok(())
+    });
+}
+
+/// How many requests: a million for the figures in the documentation.
+fn many(default: u64) -> u64 {
+    let asked = std::env::var("MESH_STAMPED").ok();
+    asked.and_then(|it| it.parse().ok()).unwrap_or(default)
+}
+
 #[test]
 fn every_stamp_of_many_requests_finds_its_write() {
-    let count: u64 = std::env::var("MESH_STAMPED")
-        .map_or(Ok(60_000), |it| it.parse())
-        .unwrap_or(60_000);
-    Scenario::default()
-        .bound(std::time::Duration::from_secs(60 + count / 2_000))
-        .run(|node| {
-            let exact = Exact::new(node)?;
-            let agent = node.agent(&exact.config(node, EVERY, "{}"))?;
-            let quarter = count / 4;
-            let requests = quarter.to_string();
-            let url = format!("http://{}/wait", super::WEB);
-            let load = |connections: &str| -> Result<()> {
-                let argv = [
-                    "h2load",
-                    "--h1",
-                    "-n",
-                    &requests,
-                    "-c",
-                    connections,
-                    "-t",
-                    "1",
-                    &url,
-                ];
-                let said = exact.client.run(argv)?.success()?;
-                let all = format!("{requests} succeeded");
-                ensure!(said.contains(&all), "{said}");
-                Ok(())
-            };
-            load("16")?;
-            let before = agent.resident_bytes()?;
-            for _ in 0..3 {
-                load("16")?;
-            }
-            let after = agent.resident_bytes()?;
-            let stamps = stamps(node, &agent)?;
-            mesh_tests::say(&format!("{stamps}; memory {before} → {after}"));
-            ensure!(
-                stamps["unmatched"] == 0 && stamps["unfinished"] == 0,
-                "{stamps}"
-            );
-            let measured = stamps["measured"].as_u64().context("no count")?;
-            ensure!(measured == quarter * 4, "{measured} of {count}: {stamps}");
-            // Scheduled, sent and acknowledged of each request; sent of each answer.
-            let matched = stamps["matched"].as_u64().context("no count")?;
-            ensure!(matched == measured * 4, "{stamps}");
-            let latency = admin(node, "/latency")?;
-            let web = latency["destinations"][0]["sinceStart"].clone();
-            ensure!(web["count"].as_u64() == Some(measured), "{web}");
-            ensure!(
-                web["sources"]["software"].as_u64() == Some(measured),
-                "{web}"
-            );
-            ensure!(after < before + (4 << 20), "{before} → {after} bytes");
-            Ok(())
-        });
+    let count = many(60_000);
+    every_stamp_is_matched("8083", count, &["--h1", "-c", "16"], 4 << 20);
+}
+
+#[test]
+fn every_stamp_of_many_streams_finds_its_write() {
+    let count = many(60_000);
+    every_stamp_is_matched("8083 http2", count, &["-c", "4", "-m", "20"], 4 << 20);
+}
+
+#[test]
+fn streams_of_one_connection_keep_apart() {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        let address = at(SERVER, 50051);
+        let mut server = exact.server.spawn_python("grpc_server.py", [&address])?;
+        server.wait_stdout("ready", BOUND)?;
+        let _agent = node.agent(&exact.config_for(node, 50051, EVERY, "{}"))?;
+        let script = format!(
+            "import grpc\nfrom concurrent.futures import wait\n\
+             channel = grpc.insecure_channel('{}:80')\n\
+             call = channel.unary_unary('/Test/sleep')\n\
+             call(b'1')\n\
+             calls = [call.future(str(30 * n).encode()) for n in range(7, 0, -1)]\n\
+             print([it.result() for it in calls])",
+            super::WEB
+        );
+        let python = mesh_tests::python();
+        exact.client.run([python, "-c", &script])?.success()?;
+        let traces = traces(node, 8)?;
+        let servers: Result<Vec<f64>> = traces.iter().map(|it| stage(it, "server")).collect();
+        let mut servers = servers?;
+        servers.sort_by(f64::total_cmp);
+        say(&format!("servers took {servers:.0?} µs"));
+        for (number, took) in servers.iter().enumerate().skip(1) {
+            let slept = number as f64 * 30_000.0;
+            ensure!((slept..slept + 15_000.0).contains(took), "{number}: {took}");
+        }
+        for trace in &traces {
+            let others = trace["total"].as_f64().context("no total")? - stage(trace, "server")?;
+            ensure!(others < 15_000.0, "{trace}");
+        }
+        Ok(())
+    });
 }

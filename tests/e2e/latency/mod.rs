@@ -1,10 +1,13 @@
 //! Where time goes: each delay in its own stage, and in no other.
 
+mod captured;
+mod cost;
 mod matching;
 mod page;
 mod shown;
 mod terminal;
 mod truth;
+mod used;
 
 use std::time::Duration;
 
@@ -43,10 +46,19 @@ impl Exact {
     }
 
     fn config(&self, node: &Node, latency: &str, policy: &str) -> Config {
+        self.config_for(node, PORT, latency, policy)
+    }
+
+    /// The same for another server of the pod.
+    fn config_for(&self, node: &Node, port: u16, latency: &str, policy: &str) -> Config {
+        self.config_at(node, &at(SERVER, port), latency, policy)
+    }
+
+    /// The same for a server anywhere.
+    fn config_at(&self, node: &Node, server: &str, latency: &str, policy: &str) -> Config {
         node.config().pod(&self.client).after(&format!(
             "destinations: [{{name: web, hosts: [web.demo], addresses: [{WEB}], port: 80, \
-             endpoints: [{{address: '{}'}}], policy: {policy}}}]\n{latency}",
-            at(SERVER, PORT)
+             endpoints: [{{address: '{server}'}}], policy: {policy}}}]\n{latency}"
         ))
     }
 

@@ -1,10 +1,13 @@
 //! A known delay is where it belongs.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use mesh_tests::{Node, Scenario, say};
+use mesh_tests::{DelayedLink, LinkEnd, Node, Scenario, say};
 use serde_json::Value;
 
 use super::{EVERY, Exact, median, stage, traces};
+use crate::peers::at;
 
 const STAGES: [&str; 8] = [
     "client", "queue", "mesh", "retries", "connect", "network", "server", "transfer",
@@ -159,4 +162,45 @@ fn the_stages_of_each_request_are_its_whole_time_and_what_the_client_saw() {
         ensure!(off < TOLERANCE, "{off}");
         Ok(())
     });
+}
+
+/// The client's and the server's end of a link that delays what goes over it.
+fn link(exact: &Exact, milliseconds: [u64; 2]) -> Result<DelayedLink> {
+    let end = |pod, address, milliseconds| LinkEnd {
+        pod,
+        address,
+        delay: Duration::from_millis(milliseconds),
+    };
+    let [there, back] = milliseconds;
+    DelayedLink::between(
+        "slow0",
+        end(&exact.client, "10.99.0.1", there),
+        end(&exact.server, FAR, back),
+    )
+}
+
+const FAR: &str = "10.99.0.2";
+
+/// The stages of requests that a server answers after 2 ms over a link with these delays.
+fn over_a_link(milliseconds: [u64; 2]) -> Result<Vec<(&'static str, f64)>> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    Scenario::default().alone().run(move |node| {
+        let exact = Exact::new(node)?;
+        let _link = link(&exact, milliseconds)?;
+        let mut far = exact
+            .server
+            .spawn_python("exact_server.py", [at(FAR, 8090)])?;
+        far.wait_stdout("ready", super::BOUND)?;
+        let _agent = node.agent(&exact.config_at(node, &at(FAR, 8090), EVERY, "{}"))?;
+        exact.ask("/wait?us=2000", COUNT, &[])?;
+        sender.send(medians(node, COUNT as usize)?)?;
+        Ok(())
+    });
+    Ok(receiver.recv()?)
+}
+
+#[test]
+fn a_network_that_takes_10_ms() {
+    let (without, with) = (over_a_link([0, 0]).unwrap(), over_a_link([7, 3]).unwrap());
+    ensure_in("network", 10_000.0, &without, &with).unwrap();
 }

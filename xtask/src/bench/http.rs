@@ -25,6 +25,15 @@ pub enum Subject {
     /// The same agent, with every breaker and limit on.
     #[value(name = "agent-policies")]
     AgentWithPolicies,
+    /// The agent, without packet timestamps.
+    #[value(name = "agent-unmeasured")]
+    AgentUnmeasured,
+    /// The agent, with one request in 100 measured by packet timestamps.
+    #[value(name = "agent-sampled")]
+    AgentSampled,
+    /// The agent, with every request measured by packet timestamps.
+    #[value(name = "agent-stamped")]
+    AgentStamped,
     /// Envoy.
     Envoy,
     /// nginx, which speaks HTTP/1 to servers whatever its clients speak.
@@ -36,10 +45,13 @@ pub enum Subject {
 
 impl Subject {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Direct,
         Self::Agent,
         Self::AgentWithPolicies,
+        Self::AgentUnmeasured,
+        Self::AgentSampled,
+        Self::AgentStamped,
         Self::Envoy,
         Self::Nginx,
         Self::HaProxy,
@@ -51,6 +63,9 @@ impl Subject {
             Self::Direct => "direct",
             Self::Agent => "agent",
             Self::AgentWithPolicies => "agent+all",
+            Self::AgentUnmeasured => "unmeasured",
+            Self::AgentSampled => "1 in 100",
+            Self::AgentStamped => "all stamped",
             Self::Envoy => "Envoy",
             Self::Nginx => "nginx",
             Self::HaProxy => "HAProxy",
@@ -61,10 +76,21 @@ impl Subject {
     fn pod(self) -> (&'static str, &'static str) {
         match self {
             Self::Direct => ("web-direct", "10.78.0.41"),
-            Self::Agent | Self::AgentWithPolicies => ("web-agent", "10.78.0.42"),
+            _ if self.latency().is_some() => ("web-agent", "10.78.0.42"),
             Self::Envoy => ("web-envoy", "10.78.0.43"),
             Self::Nginx => ("web-nginx", "10.78.0.44"),
-            Self::HaProxy => ("web-haproxy", "10.78.0.45"),
+            _ => ("web-haproxy", "10.78.0.45"),
+        }
+    }
+
+    /// What the agent's file has of `latency`, if it is the agent: as it comes, or other than that.
+    const fn latency(self) -> Option<&'static str> {
+        match self {
+            Self::Agent | Self::AgentWithPolicies => Some("{}"),
+            Self::AgentUnmeasured => Some("{sample: 0}"),
+            Self::AgentSampled => Some("{sample: 0.01, mostPerSecond: 1000000}"),
+            Self::AgentStamped => Some("{sample: 1, mostPerSecond: 1000000}"),
+            _ => None,
         }
     }
 }
@@ -126,6 +152,8 @@ struct Site {
     subjects: Vec<Subject>,
     clients: BTreeMap<&'static str, Pod>,
     agent: Agent,
+    /// How that measures.
+    latency: &'static str,
     proxies: BTreeMap<Subject, Running>,
     _server: Running,
 }
@@ -155,10 +183,11 @@ pub fn run(
                 subjects.reverse();
             }
             for subject in subjects {
+                site.measure_like(lab, binary, subject)?;
                 let measured = site.measure(subject, load, seconds, &log);
                 let measured =
                     measured.with_context(|| format!("{}, {}", load.name(), subject.name()))?;
-                println!("  {:<34} {:<8} {measured}", load.name(), subject.name());
+                println!("  {:<34} {:<11} {measured}", load.name(), subject.name());
                 report.add(subject, load, measured);
             }
         }
@@ -203,15 +232,31 @@ impl Site {
         let pod = clients
             .get(Subject::Agent.pod().0)
             .context("no pod for the agent")?;
-        let agent = Agent::start(lab, binary, &proxies::agent_configuration(lab, pod))?;
+        let latency = "{}";
+        let configuration = proxies::agent_configuration(lab, pod, latency);
+        let agent = Agent::start(lab, binary, &configuration)?;
         let is_there = |subject: &Subject| clients.contains_key(subject.pod().0);
         Ok(Self {
             subjects: Subject::ALL.into_iter().filter(is_there).collect(),
             clients,
             agent,
+            latency,
             proxies,
             _server: nginx,
         })
+    }
+
+    /// Starts the agent anew if it measures in another way than `subject` does: what was measured once costs a bit
+    /// for as long as its connections live.
+    fn measure_like(&mut self, lab: &Lab, binary: &Path, subject: Subject) -> Result<()> {
+        let Some(latency) = subject.latency().filter(|it| *it != self.latency) else {
+            return Ok(());
+        };
+        let pod = self.clients.get(subject.pod().0).context("no such pod")?;
+        let configuration = proxies::agent_configuration(lab, pod, latency);
+        self.agent.restart(lab, binary, &configuration)?;
+        self.latency = latency;
+        Ok(())
     }
 
     /// Those that there are on this machine.
@@ -221,7 +266,7 @@ impl Site {
 
     fn process(&self, subject: Subject) -> Option<u32> {
         match subject {
-            Subject::Agent | Subject::AgentWithPolicies => Some(self.agent.pid()),
+            _ if subject.latency().is_some() => Some(self.agent.pid()),
             _ => self.proxies.get(&subject).map(Running::pid),
         }
     }

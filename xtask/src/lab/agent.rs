@@ -180,6 +180,16 @@ impl Agent {
         Ok(killed)
     }
 
+    /// Ends it, and starts another with `configuration`.
+    pub fn restart(&mut self, lab: &Lab, binary: &Path, configuration: &str) -> Result<()> {
+        self.process.signal(Signal::SIGTERM)?;
+        self.process
+            .wait(PATIENCE)?
+            .with_context(|| format!("the agent has not ended {PATIENCE:?} after SIGTERM"))?;
+        *self = Self::start(lab, binary, configuration)?;
+        Ok(())
+    }
+
     /// Asks it to end, and returns how it ended, its log and how long it took.
     pub fn terminate(mut self) -> Result<(ExitStatus, String, Duration)> {
         let asked = Instant::now();

@@ -18,6 +18,7 @@ use flows::Flows;
 use packet_info::{Received, send, try_receive};
 
 use super::{PodProxy, dns};
+use crate::latency;
 
 /// The largest datagram.
 const LARGEST: usize = 65_535;
@@ -47,6 +48,11 @@ pub async fn serve_datagrams(socket: net::UdpSocket, pod: Arc<PodProxy>) {
         Ok(socket) => Arc::new(socket),
         Err(error) => return tracing::error!("cannot wait for datagrams: {error}"),
     };
+    if pod.latency.rate().share > 0.0
+        && let Err(error) = latency::prepare_datagrams(&*socket)
+    {
+        tracing::debug!("the kernel gives no packet timestamps: {error}");
+    }
     let mut flows = Flows::new(Arc::clone(&pod));
     let queries = dns::Queries::new(Arc::clone(&pod));
     let mut buffer = vec![0; LARGEST];
@@ -55,7 +61,12 @@ pub async fn serve_datagrams(socket: net::UdpSocket, pod: Arc<PodProxy>) {
             return;
         }
         match try_receive(&socket, &mut buffer) {
-            Ok(Some(Received { length, from, to })) => {
+            Ok(Some(Received {
+                length,
+                from,
+                to,
+                came,
+            })) => {
                 // Not redirected, or closed by now: nobody waits for an answer.
                 let Some(server) = pod.maps.datagram_origin(pod.netns.cookie(), to) else {
                     continue;
@@ -66,7 +77,7 @@ pub async fn serve_datagrams(socket: net::UdpSocket, pod: Arc<PodProxy>) {
                     token: to,
                 };
                 if pod.is_dns(server.port()) {
-                    queries.serve(asked, server, &buffer[..length]);
+                    queries.serve(asked, server, &buffer[..length], came);
                 } else {
                     flows.forward(asked, server, &buffer[..length]);
                 }

@@ -11,6 +11,8 @@ use nix::sys::socket::{
 };
 use tokio::{io::Interest, net::UdpSocket};
 
+use crate::latency::Nanos;
+
 /// A datagram that was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
@@ -20,11 +22,13 @@ pub struct Received {
     pub from: SocketAddr,
     /// Where it was sent to.
     pub to: IpAddr,
+    /// When it came, if packets are stamped.
+    pub came: Option<Nanos>,
 }
 
 /// Receives one; `None` if it does not say where it was sent to.
 pub fn try_receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-    let mut control = nix::cmsg_space!(libc::in6_pktinfo);
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo, nix::sys::socket::Timestamps);
     socket.try_io(Interest::READABLE, || {
         let mut slices = [IoSliceMut::new(buffer)];
         let message = recvmsg::<SockaddrStorage>(
@@ -33,20 +37,27 @@ pub fn try_receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<R
             Some(&mut control),
             MsgFlags::empty(),
         )?;
-        let to = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::Ipv4PacketInfo(info) => {
-                Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into())
+        let (mut to, mut came) = (None, None);
+        for control in message.cmsgs()? {
+            match control {
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    to = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into());
+                }
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                ControlMessageOwned::ScmTimestampsns(times) => {
+                    came = Some(Nanos::of(times.system)).filter(|came| came.0 > 0);
+                }
+                _ => {}
             }
-            ControlMessageOwned::Ipv6PacketInfo(info) => {
-                Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
-            }
-            _ => None,
-        });
+        }
         let from = message.address.as_ref().and_then(socket_address);
         Ok(from.zip(to).map(|(from, to)| Received {
             length: message.bytes,
             from,
             to,
+            came,
         }))
     })
 }

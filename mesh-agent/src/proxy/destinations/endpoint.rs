@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::latency::RoundTrip;
 use crate::policy::{
     balance::EndpointLoad,
     ejection::{EjectionLimits, EndpointHealth},
@@ -24,6 +25,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// How busy it is.
     pub load: EndpointLoad,
+    /// What the network takes to it and back.
+    pub round_trip: RoundTrip,
     health: Mutex<EndpointHealth>,
     /// Whether `health` has anything to tell, so that a good server costs no lock.
     has_failed: AtomicBool,
@@ -46,6 +49,7 @@ impl Endpoint {
         Self {
             address,
             load: EndpointLoad::new(now),
+            round_trip: RoundTrip::default(),
             health: Mutex::default(),
             has_failed: AtomicBool::new(false),
             up_since: Mutex::new(now),

@@ -1,11 +1,17 @@
 //! Queries that come as datagrams.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::sync::Semaphore;
 
-use super::{counters::add, exchange::From, query::Query, resolver::Transport, wire::HEADER};
-use crate::proxy::{PodProxy, datagrams::Asked};
+use super::{
+    counters::add, exchange::From, query::Query, resolver::Transport, stamps::DnsStamps,
+    wire::HEADER,
+};
+use crate::{
+    latency::{Arrival, Nanos},
+    proxy::{PodProxy, datagrams::Asked},
+};
 
 /// Queries of a pod and an address family under way at once, each with a socket of its own.
 const MOST_UNDER_WAY: usize = 512;
@@ -25,8 +31,9 @@ impl Queries {
         }
     }
 
-    /// Answers `message`, which was meant for `server`.
-    pub fn serve(&self, asked: Asked, server: SocketAddr, message: &[u8]) {
+    /// Answers `message`, which was meant for `server` and `came` then, if that is known.
+    pub fn serve(&self, asked: Asked, server: SocketAddr, message: &[u8], came: Option<Nanos>) {
+        let came = Arrival::read_now(came);
         let counters = self.pod.resolver.counters();
         add(&counters.queries);
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
@@ -37,6 +44,8 @@ impl Queries {
         if message.len() < HEADER {
             return add(&counters.dropped);
         }
+        let (book, sampler) = (&self.pod.latency, &self.pod.resolver.sampler);
+        let stamps = (book.chooses(sampler, Instant::now())).then(DnsStamps::default);
         let message = message.to_vec();
         let pod = Arc::clone(&self.pod);
         tokio::spawn(async move {
@@ -44,6 +53,7 @@ impl Queries {
             let from = From {
                 netns: &pod.netns,
                 maps: &pod.maps,
+                stamps: stamps.as_ref(),
             };
             let resolver = &pod.resolver;
             let answer = match &query {
@@ -52,7 +62,11 @@ impl Queries {
                     .await),
                 None => resolver.pass_on(from, server, &message).await,
             };
-            if let Err(error) = answer.and_then(|answer| asked.answer(&answer)) {
+            let answered = answer.and_then(|answer| asked.answer(&answer));
+            if let (Some(stamps), Some(query)) = (&stamps, &query) {
+                stamps.tell(&pod.latency, pod.servers.pod(), server, query, came);
+            }
+            if let Err(error) = answered {
                 tracing::debug!(
                     "pod at {}: DNS server {server}: {error}",
                     pod.netns.path().display()

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{query::Query, wire::TRUNCATED};
+use super::{query::Query, stamps::DnsStamps, wire::TRUNCATED};
 use crate::{
     kernel::Maps,
     pods::Netns,
@@ -31,6 +31,8 @@ const ASK_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)
 pub struct From<'a> {
     pub netns: &'a Netns,
     pub maps: &'a Maps,
+    /// If it is measured.
+    pub stamps: Option<&'a DnsStamps>,
 }
 
 impl From<'_> {
@@ -53,11 +55,12 @@ pub async fn ask(
     again: &Notify,
 ) -> io::Result<Vec<u8>> {
     let socket = from.datagram_socket(server)?;
+    let stamps = from.stamps;
     let mut bytes = query.bytes().to_vec();
     // The app's own may be easy to guess.
     let id = random_id();
     bytes[..2].copy_from_slice(&id);
-    socket.send(&bytes).await?;
+    send(&socket, &bytes, stamps).await?;
     let started = Instant::now();
     let mut ask_again = ASK_AGAIN.into_iter();
     let mut next = ask_again.next();
@@ -65,21 +68,21 @@ pub async fn ask(
     loop {
         let wake = next.map_or(deadline, |delay| started + delay);
         tokio::select! {
-            received = receive(&socket) => {
+            received = receive(&socket, stamps) => {
                 let answer = received?;
                 if answer.get(..2) == Some(&id) && query.is_answered_by(&answer) {
                     return Ok(answer);
                 }
             }
             () = again.notified() => {
-                socket.send(&bytes).await?;
+                send(&socket, &bytes, stamps).await?;
             }
             () = sleep_until(wake) => {
                 if wake == deadline {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
                 next = ask_again.next();
-                socket.send(&bytes).await?;
+                send(&socket, &bytes, stamps).await?;
             }
         }
     }
@@ -115,15 +118,25 @@ pub async fn pass_on(from: From<'_>, server: SocketAddr, message: &[u8]) -> io::
     socket.send(message).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let answer = timeout_at(deadline, receive(&socket)).await??;
+        let answer = timeout_at(deadline, receive(&socket, None)).await??;
         if answer.get(..2) == message.get(..2) {
             return Ok(answer);
         }
     }
 }
 
+async fn send(socket: &UdpSocket, bytes: &[u8], stamps: Option<&DnsStamps>) -> io::Result<()> {
+    if let Some(stamps) = stamps {
+        socket.writable().await?;
+        if stamps.send(socket, bytes).is_ok() {
+            return Ok(());
+        }
+    }
+    socket.send(bytes).await.map(drop)
+}
+
 /// Receives a datagram, or hears that nobody takes ours: such an error alone makes no socket readable.
-async fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+async fn receive(socket: &UdpSocket, stamps: Option<&DnsStamps>) -> io::Result<Vec<u8>> {
     loop {
         let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
         if ready.is_error() {
@@ -135,10 +148,13 @@ async fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
                 Err::<(), _>(io::ErrorKind::WouldBlock.into())
             });
         }
-        let received: io::Result<_> = with_scratch(|scratch| {
-            let count = socket.try_recv(scratch)?;
-            Ok(scratch[..count].to_vec())
-        });
+        let received: io::Result<_> = match stamps {
+            Some(stamps) => stamps.try_receive(socket),
+            None => with_scratch(|scratch| {
+                let count = socket.try_recv(scratch)?;
+                Ok(scratch[..count].to_vec())
+            }),
+        };
         match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => return other,

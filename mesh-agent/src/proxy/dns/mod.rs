@@ -10,6 +10,7 @@ pub mod exchange_property;
 mod hosts;
 mod query;
 mod resolver;
+mod stamps;
 mod stream;
 #[cfg(test)]
 mod tests;

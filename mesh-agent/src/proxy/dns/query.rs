@@ -59,6 +59,20 @@ impl Query {
         &self.bytes[HEADER..self.question_end]
     }
 
+    /// The name that is asked for, without its last dot.
+    pub fn name(&self) -> String {
+        let mut labels = Vec::new();
+        let mut rest = self.question();
+        while let Some((&length, after)) = rest.split_first()
+            && length > 0
+            && let Some((label, after)) = after.split_at_checked(length.into())
+        {
+            labels.push(String::from_utf8_lossy(label).into_owned());
+            rest = after;
+        }
+        labels.join(".")
+    }
+
     /// The identifier by which the app knows its answer.
     pub fn id(&self) -> [u8; 2] {
         [self.bytes[0], self.bytes[1]]

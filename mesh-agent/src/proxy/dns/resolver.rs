@@ -17,7 +17,10 @@ use super::{
     hosts::SharedHosts,
     query::Query,
 };
-use crate::policy::{DnsCache, DnsCacheStats};
+use crate::{
+    latency::Sampler,
+    policy::{DnsCache, DnsCacheStats},
+};
 
 /// Bytes of answers kept for a pod.
 const CACHE_SIZE: usize = 1 << 20;
@@ -35,6 +38,8 @@ pub struct Resolver {
     hosts: SharedHosts,
     state: Mutex<State>,
     counters: DnsCounters,
+    /// Which queries are measured.
+    pub(super) sampler: Sampler,
 }
 
 #[derive(Debug)]
@@ -60,6 +65,7 @@ impl Resolver {
                 under_way: HashMap::new(),
             }),
             counters: DnsCounters::default(),
+            sampler: Sampler::default(),
         }
     }
 

@@ -24,6 +24,7 @@ pub async fn serve_stream(
     let from = From {
         netns: &pod.netns,
         maps: &pod.maps,
+        stamps: None,
     };
     loop {
         let message = match read_message(&mut client).await {

@@ -20,9 +20,17 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::joined_frames::JoinedFrames;
-use crate::proxy::{connection::Moved, scratch};
+use super::{
+    http2::{Frames, StreamStamps},
+    joined_frames::JoinedFrames,
+};
+use crate::{
+    latency::StampedStream,
+    proxy::{connection::Moved, scratch},
+};
 
+/// Length of what clients begin with (RFC 9113, 3.4).
+pub const PREFACE: usize = 24;
 /// How much waits to be written before it is.
 const MOST: usize = scratch::SIZE;
 
@@ -31,6 +39,8 @@ const MOST: usize = scratch::SIZE;
 pub struct BatchedIo {
     shared: Arc<Shared>,
     read: JoinedFrames,
+    /// What is read, and what is written.
+    frames: [Frames; 2],
 }
 
 /// The other end: for the task that drives the library.
@@ -39,7 +49,8 @@ pub struct Flusher(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    stream: TcpStream,
+    stream: StampedStream,
+    stamps: Arc<StreamStamps>,
     moved: Option<Arc<Moved>>,
     outgoing: Mutex<Outgoing>,
 }
@@ -51,21 +62,27 @@ struct Outgoing {
     at: usize,
 }
 
-/// Reads and writes `stream`, and counts what goes through it. Its peer sends `preface` bytes before the first
-/// frame.
+/// Reads and writes `stream`, counts what goes through it, and finds out which of its `stamps` are whose. The
+/// client of the connection sends `preface` bytes before the first frame.
 pub fn batched(
     stream: TcpStream,
     moved: Option<Arc<Moved>>,
     preface: usize,
+    stamps: Arc<StreamStamps>,
 ) -> (BatchedIo, Flusher) {
     let shared = Arc::new(Shared {
-        stream,
+        stream: StampedStream::new(stream, Arc::clone(stamps.leg())),
+        stamps,
         moved,
         outgoing: Mutex::default(),
     });
     let io = BatchedIo {
         shared: Arc::clone(&shared),
         read: JoinedFrames::after(preface),
+        frames: [
+            Frames::after(preface),
+            Frames::after(PREFACE.saturating_sub(preface)),
+        ],
     };
     (io, Flusher(shared))
 }
@@ -76,6 +93,8 @@ impl Flusher {
     pub fn flush(&self, context: &mut Context<'_>) {
         let mut outgoing = self.0.outgoing();
         let _met_there = self.0.poll_drain(&mut outgoing, context);
+        drop(outgoing);
+        self.0.stamps.finish(&self.0.stream);
     }
 }
 
@@ -90,14 +109,16 @@ impl Shared {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while outgoing.at < outgoing.bytes.len() {
-            match self.stream.try_write(&outgoing.bytes[outgoing.at..]) {
+            let waiting = io::IoSlice::new(&outgoing.bytes[outgoing.at..]);
+            match self.stream.try_write(&[waiting]) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     outgoing.at += count;
+                    self.stamps.wrote();
                     self.count(|moved| &moved.received, count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_write_ready(context))?;
+                    ready!(self.stream.poll_room(context))?;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -126,7 +147,13 @@ impl AsyncRead for BatchedIo {
             if this.read.give(buffer) {
                 return Poll::Ready(Ok(()));
             }
-            let read = this.read.fill(|into| shared.stream.try_read_buf(into));
+            let [frames, _] = &mut this.frames;
+            let read = this.read.fill(|into| {
+                let before = into.len();
+                let count = shared.stream.try_read_more(into)?;
+                shared.stamps.read(frames, &into[before..], &shared.stream);
+                Ok(count)
+            });
             match read {
                 Ok(count) => {
                     shared.count(|moved| &moved.sent, count);
@@ -154,13 +181,15 @@ impl AsyncWrite for BatchedIo {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut outgoing = self.shared.outgoing();
+        let this = &mut *self;
+        let shared = &this.shared;
+        let mut outgoing = shared.outgoing();
         if outgoing.bytes.len() >= MOST {
-            ready!(self.shared.poll_drain(&mut outgoing, context))?;
+            ready!(shared.poll_drain(&mut outgoing, context))?;
         }
         if outgoing.bytes.capacity() == 0 {
             outgoing.bytes = scratch::buffer();
@@ -169,6 +198,9 @@ impl AsyncWrite for BatchedIo {
         for slice in slices {
             let room = MOST.saturating_sub(outgoing.bytes.len());
             let count = slice.len().min(room);
+            let waiting = outgoing.bytes.len() - outgoing.at;
+            let [_, frames] = &mut this.frames;
+            (shared.stamps).writes(frames, &slice[..count], waiting, &shared.stream);
             outgoing.bytes.extend_from_slice(&slice[..count]);
             taken += count;
             if count < slice.len() {
@@ -191,7 +223,7 @@ impl AsyncWrite for BatchedIo {
         let mut outgoing = self.shared.outgoing();
         ready!(self.shared.poll_drain(&mut outgoing, context))?;
         drop(outgoing);
-        let socket = socket2::SockRef::from(&self.shared.stream);
+        let socket = socket2::SockRef::from(self.shared.stream.get_ref());
         match socket.shutdown(std::net::Shutdown::Write) {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(())),
@@ -231,7 +263,7 @@ mod tests {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             let returned = runtime.block_on(async {
                 let (one, other) = pair().await.unwrap();
-                let (mut io, flusher) = batched(one, None, usize::MAX);
+                let (mut io, flusher) = batched(one, None, usize::MAX, Arc::default());
                 let echo = tokio::spawn(async move {
                     let (mut read, mut write) = other.into_split();
                     tokio::io::copy(&mut read, &mut write).await.unwrap();
@@ -286,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_written_before_the_turn_ends_and_all_of_it_then() {
         let (one, mut other) = pair().await.unwrap();
-        let (mut io, flusher) = batched(one, None, usize::MAX);
+        let (mut io, flusher) = batched(one, None, usize::MAX, Arc::default());
         io.write_all(b"frame ").await.unwrap();
         io.write_all(b"by frame").await.unwrap();
         io.flush().await.unwrap();

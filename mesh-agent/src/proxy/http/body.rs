@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -18,6 +17,7 @@ use tokio::{
 
 use super::{
     half_close::Underway,
+    hearing::Hearing,
     http2::{Received, Sending},
     measured::Measured,
     observed::Observed,
@@ -26,10 +26,7 @@ use super::{
     try_guard::TryGuard,
     upstream::{http1, http2},
 };
-use crate::{
-    latency::{Leg, Nanos},
-    policy::deadline::Deadline,
-};
+use crate::{latency::Nanos, policy::deadline::Deadline};
 
 /// What bodies fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -143,19 +140,20 @@ impl AnswerBody {
         }
     }
 
-    /// The packets of the connection that the answer comes over, if they are measured, and since when there
-    /// was one.
-    pub fn leg(&self) -> Option<(&Arc<Leg>, Nanos)> {
+    /// What can be heard of the connection that the answer comes over, and since when there was one, if that
+    /// is measured.
+    pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
         match &self.source {
-            Source::Http1(answer) => answer.leg(),
+            Source::Http1(answer) => answer.hearing(),
+            Source::Http2(answer) => answer.hearing(),
             _ => None,
         }
     }
 
     /// How long the server and the network took until the answer began, by packet timestamps.
     pub fn server_time(&self) -> Option<Duration> {
-        let (leg, _) = self.leg()?;
-        leg.heard().away()
+        let (hearing, _) = self.hearing()?;
+        hearing.heard().away()
     }
 
     /// The connection that the answer came over, once the server switched protocols.

@@ -1,17 +1,27 @@
 //! A request whose packets are measured.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Request, Response};
 
-use super::{body::AnswerBody, receipts::Receipts, session::Session};
+use super::{
+    body::AnswerBody,
+    hearing::Hearing,
+    http2::{StreamStamps, Waiting},
+    receipts::Receipts,
+    session::{Session, Stamps},
+};
 use crate::{
     latency::{
-        Arrival, Book, Heard, Key, Leg, Nanos, Stage, Stages, Stamp, TcpInfo, Trace, Unclear,
-        Waypoints, Write,
+        Answered, Arrival, Book, Heard, Key, Leg, Nanos, Stage, Stages, Stamp, TcpInfo, Trace,
+        Unclear, Waypoints, Write,
     },
     policy::trace_context::Caller,
-    proxy::destinations::Destination,
+    proxy::destinations::{Destination, Endpoint},
 };
 
 /// Longest path that is remembered, in bytes.
@@ -24,16 +34,43 @@ pub struct Measured {
     /// The client's connection.
     client: Arc<Leg>,
     /// Until the answer has ended: then it is the other way round.
-    receipts: Option<Arc<Receipts>>,
-    number: u64,
+    side: Option<Side>,
     trace: Trace,
     /// The connection to the server that answers.
-    upstream: Option<Arc<Leg>>,
+    upstream: Option<Hearing>,
     /// For how long the client had not read before.
     blocked_before: u64,
     /// The answer has come to its end, and is only to be written.
     has_ended: bool,
+    /// It is one of several on its client's connection.
+    is_stream: bool,
     is_told: bool,
+}
+
+/// Where a request came from.
+#[derive(Debug)]
+enum Side {
+    /// By its number on the connection.
+    Http1(Arc<Receipts>, u64),
+    /// By its stream.
+    Http2(Arc<StreamStamps>, u32),
+}
+
+impl Side {
+    fn leg(&self) -> &Arc<Leg> {
+        match self {
+            Self::Http1(receipts, _) => receipts.leg(),
+            Self::Http2(stamps, _) => stamps.leg(),
+        }
+    }
+
+    /// When its first byte came, and its last, if that has come.
+    fn look(&self) -> Option<(Arrival, Option<Arrival>)> {
+        match self {
+            Self::Http1(receipts, number) => receipts.look(*number),
+            Self::Http2(stamps, stream) => stamps.received(*stream),
+        }
+    }
 }
 
 impl Measured {
@@ -43,19 +80,33 @@ impl Measured {
         session: &Session,
         destination: &Destination,
         request: &Request<B>,
+        client: Option<&Waiting>,
         now: Instant,
     ) -> Option<Box<Self>> {
-        let receipts = session.receipts.as_ref()?;
-        let begun = receipts.begin();
         let book = &session.pod.latency;
-        receipts.want(book.chooses(&destination.sampler, now));
-        let (number, turn) = begun?;
+        let (side, turn) = match (&session.stamps, client) {
+            (Stamps::Requests(receipts), _) => {
+                let begun = receipts.begin();
+                receipts.want(book.chooses(&destination.sampler, now));
+                let (number, turn) = begun?;
+                (Side::Http1(Arc::clone(receipts), number), turn)
+            }
+            (Stamps::Streams(stamps), Some(client)) => {
+                stamps.look(now);
+                let stream = client.stream();
+                if !stamps.is_watched(stream) {
+                    return None;
+                }
+                (Side::Http2(Arc::clone(stamps), stream), None)
+            }
+            _ => return None,
+        };
         let path = request.uri().path();
         Some(Box::new(Self {
             book: Arc::clone(book),
-            client: Arc::clone(receipts.leg()),
-            receipts: Some(Arc::clone(receipts)),
-            number,
+            blocked_before: side.leg().blocked(),
+            client: Arc::clone(side.leg()),
+            side: Some(side),
             trace: Trace {
                 key: Key {
                     pod: session.pod.servers.pod(),
@@ -80,8 +131,8 @@ impl Measured {
                 resent: 0,
             },
             upstream: None,
-            blocked_before: receipts.leg().blocked(),
             has_ended: false,
+            is_stream: false,
             is_told: false,
         }))
     }
@@ -99,25 +150,36 @@ impl Measured {
     /// The try that began at `tried` is answered by `endpoint`.
     pub fn answered(
         &mut self,
-        endpoint: SocketAddr,
+        endpoint: &Endpoint,
         tried: Nanos,
         connected: Nanos,
-        upstream: &Arc<Leg>,
+        upstream: Hearing,
     ) {
-        self.trace.key.endpoint = endpoint;
+        self.trace.key.endpoint = endpoint.address;
         self.trace.way.last_try = tried;
         self.trace.way.connected = connected.max(tried);
         let heard = upstream.heard();
         self.take_request(&heard);
-        self.upstream = Some(Arc::clone(upstream));
+        let way = &mut self.trace.way;
+        let (sent, answered) = (way.sent.at, way.answered_first.stamp.at);
+        let acknowledged = way.acknowledged;
+        let bound = endpoint.round_trip.bound(
+            Answered {
+                least: heard.info.least_rtt,
+                is_new: upstream.is_new(),
+                acknowledged: acknowledged.map(|at| at.after(sent)),
+                gap: acknowledged.map_or(Duration::ZERO, |at| answered.after(at)),
+            },
+            self.book.age(),
+        );
+        way.least_rtt = (!bound.is_zero()).then_some(bound.as_nanos() as u64);
+        self.upstream = Some(upstream);
     }
 
     fn take_request(&mut self, heard: &Heard) {
         let way = &mut self.trace.way;
         self.trace.info = heard.info;
         self.trace.resent = heard.resent;
-        let least = heard.info.least_rtt.as_nanos() as u64;
-        way.least_rtt = (least > 0).then_some(least);
         if let Some(first) = heard.first {
             way.answered_first = first;
         }
@@ -140,10 +202,10 @@ impl Measured {
             },
             ..*way
         };
-        let (first, last) = self.receipts.as_ref()?.look(self.number)?;
+        let (first, last) = self.side.as_ref()?.look()?;
         let so_far = Waypoints {
             received_first: first,
-            received_last: last,
+            received_last: last?,
             ..so_far
         };
         let stages = Stages::of(&so_far).ok()?;
@@ -165,11 +227,8 @@ impl Measured {
         };
         let heard = upstream.heard();
         upstream.end();
-        self.book.count(upstream.take_counts());
-        let Some(receipts) = self.receipts.take() else {
-            return;
-        };
-        let Some((first, last)) = receipts.take(self.number) else {
+        self.book.count(upstream.leg().take_counts());
+        let Some((first, last)) = self.side.as_ref().and_then(Side::look) else {
             return;
         };
         let way = &mut self.trace.way;
@@ -182,7 +241,14 @@ impl Measured {
             return;
         }
         self.has_ended = true;
-        receipts.reply(self);
+        match self.side.take() {
+            Some(Side::Http1(receipts, number)) => receipts.reply(number, self),
+            Some(Side::Http2(stamps, stream)) => {
+                self.is_stream = true;
+                stamps.reply(stream, self);
+            }
+            None => {}
+        }
     }
 
     /// The answer is written.
@@ -233,7 +299,10 @@ impl Measured {
 
 impl Drop for Measured {
     fn drop(&mut self) {
-        if self.has_ended && !self.is_told {
+        if let Some(Side::Http2(stamps, stream)) = &self.side {
+            stamps.forget(*stream);
+        }
+        if self.has_ended && !self.is_told && !self.is_stream {
             // The connection ended before the stamp came.
             self.finish(self.client.heard().write);
         } else if self.trace.status != 0 && !self.is_told {

@@ -9,6 +9,7 @@ mod fallback;
 mod framing;
 mod half_close;
 mod headers;
+mod hearing;
 mod http2;
 mod interim;
 mod joined_frames;

@@ -145,22 +145,18 @@ impl Receipts {
     }
 
     /// When the first byte of a request came, and the last, if that has come.
-    pub fn take(&self, number: u64) -> Option<(Arrival, Option<Arrival>)> {
-        let mut state = self.state();
-        let receipt = state.receipts.pop_front_if(|it| it.number == number)?;
+    pub fn look(&self, number: u64) -> Option<(Arrival, Option<Arrival>)> {
+        let state = self.state();
+        let receipt = state.receipts.front().filter(|it| it.number == number)?;
         Some((receipt.first, receipt.last))
     }
 
-    /// The same, of one that goes on to be remembered.
-    pub fn look(&self, number: u64) -> Option<(Arrival, Arrival)> {
-        let state = self.state();
-        let receipt = state.receipts.front().filter(|it| it.number == number)?;
-        Some((receipt.first, receipt.last?))
-    }
-
     /// What is written from now on ends the answer to a request.
-    pub fn reply(&self, measured: Box<Measured>) {
-        self.state().reply = Some(measured);
+    pub fn reply(&self, number: u64, measured: Box<Measured>) {
+        let mut state = self.state();
+        state.receipts.pop_front_if(|it| it.number == number);
+        state.reply = Some(measured);
+        drop(state);
         self.has_reply.store(true, Ordering::Relaxed);
         self.leg.begin_write();
         self.leg.ask_sent();

@@ -43,6 +43,7 @@ pub async fn serve_http1(
     moved: Arc<Moved>,
     draining: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let (session, receipts) = session.in_order();
     let tunnel: Mutex<Option<Tunnel>> = Mutex::default();
     let refusal = Arc::clone(&session.refusal);
     let busy = Busy::default();
@@ -66,7 +67,6 @@ pub async fn serve_http1(
                 Ok::<_, Infallible>(response)
             })
         });
-        let receipts = session.receipts.clone().unwrap_or_default();
         let client = StampedStream::new(client, Arc::clone(receipts.leg()));
         let io = CountedIo::new(client, Arc::clone(&moved));
         let io = TokioIo::new(StrictIo::new(

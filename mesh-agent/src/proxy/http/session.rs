@@ -9,8 +9,8 @@ use std::{
 use http::{Request, Response, StatusCode};
 
 use super::{
-    body::AnswerBody, headers, interim::Interim, observed::Observed, reason::Reason,
-    receipts::Receipts, strict_io::Refusal, upstream::Key,
+    body::AnswerBody, headers, http2::StreamStamps, interim::Interim, observed::Observed,
+    reason::Reason, receipts::Receipts, strict_io::Refusal, upstream::Key,
 };
 use crate::{
     policy::balance::{HashKey, hash},
@@ -34,9 +34,20 @@ pub struct Session {
     pub interim: Arc<Interim>,
     /// What is wrong with its last request, if anything is.
     pub refusal: Arc<Refusal>,
-    /// When its requests came, with HTTP/1.
-    pub receipts: Option<Arc<Receipts>>,
+    /// What is known of its packets.
+    pub stamps: Stamps,
     target: Target,
+}
+
+/// What is known of the packets of a client's connection.
+#[derive(Debug)]
+pub enum Stamps {
+    /// It is not one of HTTP.
+    None,
+    /// By request, with HTTP/1.
+    Requests(Arc<Receipts>),
+    /// By stream, with HTTP/2.
+    Streams(Arc<StreamStamps>),
 }
 
 impl Session {
@@ -48,18 +59,27 @@ impl Session {
             seen_as,
             interim: Arc::default(),
             refusal: Arc::default(),
-            receipts: None,
+            stamps: Stamps::None,
             target,
         }
     }
 
     /// Its requests come one after the other: each can be measured.
-    pub fn in_order(mut self) -> Self {
-        let receipts = Receipts::default();
+    pub fn in_order(mut self) -> (Self, Arc<Receipts>) {
+        let receipts = Arc::new(Receipts::default());
         let sampler = &self.target.by_address().sampler;
         receipts.want(self.pod.latency.chooses(sampler, Instant::now()));
-        self.receipts = Some(Arc::new(receipts));
-        self
+        self.stamps = Stamps::Requests(Arc::clone(&receipts));
+        (self, receipts)
+    }
+
+    /// Its requests come on streams: each can be measured.
+    pub fn on_streams(mut self) -> (Self, Arc<StreamStamps>) {
+        let book = Arc::clone(&self.pod.latency);
+        let sampler = Arc::clone(&self.target.by_address().sampler);
+        let stamps = Arc::new(StreamStamps::of_client(book, sampler));
+        self.stamps = Stamps::Streams(Arc::clone(&stamps));
+        (self, stamps)
     }
 
     /// What a request is for, by the configuration that runs now.

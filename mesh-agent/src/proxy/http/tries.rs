@@ -6,6 +6,7 @@ use http::{Request, Response, Version};
 
 use super::{
     body::{AnswerBody, BoxError},
+    hearing::Measuring,
     http2::Waiting,
     reason::Reason,
     request_body::TryBody,
@@ -74,7 +75,7 @@ impl From<ConnectError> for TryError {
     }
 }
 
-/// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline; `is_measured`
+/// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline; `measuring`
 /// says whether its packets are stamped. What the server says before is for `client`, if that speaks HTTP/2.
 pub async fn send(
     session: &Session,
@@ -82,7 +83,7 @@ pub async fn send(
     server: SocketAddr,
     request: Request<TryBody>,
     left: Option<Duration>,
-    is_measured: bool,
+    measuring: Measuring,
     client: Option<&Waiting>,
 ) -> Result<Response<AnswerBody>, TryError> {
     let policy = &destination.policy;
@@ -92,9 +93,9 @@ pub async fn send(
     };
     let within = left.map_or(policy.connect, |left| left.min(policy.connect));
     if request.version() == Version::HTTP_2 {
-        send_http2(session, key, request, within, client).await
+        send_http2(session, key, request, within, client, measuring.is_on()).await
     } else {
-        send_http1(session, key, request, within, policy.idle, is_measured).await
+        send_http1(session, key, request, within, policy.idle, measuring).await
     }
 }
 
@@ -104,17 +105,21 @@ async fn send_http1(
     mut request: Request<TryBody>,
     within: Duration,
     idle: Duration,
-    is_measured: bool,
+    measuring: Measuring,
 ) -> Result<Response<AnswerBody>, TryError> {
     let pod = &session.pod;
     loop {
-        let upstream = match pod.pools.here().http1.take(key).await {
+        let kept = match measuring {
+            Measuring::OnNewConnection => None,
+            _ => pod.pools.here().http1.take(key).await,
+        };
+        let upstream = match kept {
             Some(upstream) => upstream,
             // What is rare is not to make every request larger.
             None => Box::pin(Upstream::connect(pod, key, within, idle)).await?,
         };
         let is_reused = upstream.is_reused;
-        match upstream.send(request, pod, is_measured).await {
+        match upstream.send(request, pod, measuring.is_on()).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
                 head.version = Version::HTTP_11;
@@ -137,10 +142,11 @@ async fn send_http2(
     request: Request<TryBody>,
     within: Duration,
     client: Option<&Waiting>,
+    is_measured: bool,
 ) -> Result<Response<AnswerBody>, TryError> {
     let pool = &session.pod.pools.here().http2;
     let connection = pool.connection(&session.pod, key, within).await?;
-    match http2::send(connection, request, client).await {
+    match http2::send(connection, request, client, is_measured).await {
         Ok(response) => Ok(response.map(AnswerBody::http2)),
         Err(http2::SendError::Refused) => Err(TryError::Refused),
         Err(http2::SendError::Reset(error)) => Err(TryError::Reset(error.into())),

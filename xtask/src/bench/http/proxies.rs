@@ -78,7 +78,7 @@ pub fn start(lab: &Lab, pod: &Pod, subject: Subject) -> Result<Option<Running>> 
             command.arg("-f").arg(file);
             command
         }
-        Subject::Direct | Subject::Agent | Subject::AgentWithPolicies => return Ok(None),
+        _ => return Ok(None),
     };
     start_server(command, || is_listening(pod)).map(Some)
 }
@@ -128,7 +128,7 @@ const PROTECTION: &str = "breaker: {consecutive: 100, failureRatio: 0.5, slowCal
     fallback: {body: sorry}, critical: [\"path:/pay\", \"header:x-vip\"]";
 
 /// The agent's file.
-pub fn agent_configuration(lab: &Lab, pod: &Pod) -> String {
+pub fn agent_configuration(lab: &Lab, pod: &Pod, latency: &str) -> String {
     let destination = |protocol: Protocol, port, policy: &str| {
         format!(
             "  - {{name: web{port}, addresses: [{DESTINATION}], port: {port}, endpoints: [{{address: \
@@ -143,7 +143,8 @@ pub fn agent_configuration(lab: &Lab, pod: &Pod) -> String {
             + &destination(protocol, protocol.port_with_policies(), &all)
     });
     let pods = [PodEntry::of(pod, &["capture: {outbound: true}"])];
-    lab::configuration(lab, &pods) + "destinations:\n" + &destinations.concat()
+    let latency = format!("latency: {latency}\n");
+    lab::configuration(lab, &pods) + "destinations:\n" + &destinations.concat() + &latency
 }
 
 fn threads() -> usize {

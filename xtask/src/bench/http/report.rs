@@ -19,8 +19,27 @@ pub struct Report {
 const CPU: f64 = 0.6;
 const RATE: f64 = 1.5;
 const MEMORY: f64 = 0.5;
-/// Most of the CPU time per request with every breaker and limit on, as a multiple of that with none.
-const POLICIES: f64 = 1.03;
+/// Most of the CPU time per request of one subject, as a multiple of another's.
+const COSTS: [(&str, Subject, Subject, f64); 3] = [
+    (
+        "all policies on: CPU × all off",
+        Subject::AgentWithPolicies,
+        Subject::Agent,
+        1.03,
+    ),
+    (
+        "1 request in 100 stamped: CPU × none",
+        Subject::AgentSampled,
+        Subject::AgentUnmeasured,
+        1.01,
+    ),
+    (
+        "every request stamped: CPU × none",
+        Subject::AgentStamped,
+        Subject::AgentUnmeasured,
+        1.1,
+    ),
+];
 
 impl Report {
     /// An empty one.
@@ -78,22 +97,18 @@ impl Report {
         self.ratio(load, [Subject::Agent, Subject::Envoy], of)
     }
 
-    /// The CPU of a request with every breaker and limit on, as a multiple of that with none, over all loads.
-    fn cost_of_policies(&self) -> Option<f64> {
+    /// The CPU of a request of one subject, as a multiple of another's, over all loads.
+    fn cost(&self, one: Subject, other: Subject) -> Option<f64> {
         let loads = self.loads.iter().filter(|load| !load.is_fixed_rate());
-        let both = [Subject::AgentWithPolicies, Subject::Agent];
-        median(
-            loads
-                .filter_map(|load| self.ratio(*load, both, |it| it.cpu))
-                .collect(),
-        )
+        let ratios = loads.filter_map(|load| self.ratio(*load, [one, other], |it| it.cpu));
+        median(ratios.collect())
     }
 
     /// Prints medians and how the agent compares.
     pub fn print(&self) {
         print!("{:<44}", "HTTP, medians");
         for subject in &self.subjects {
-            print!("{:>10}", subject.name());
+            print!("{:>12}", subject.name());
         }
         println!();
         for load in self.loads.iter().copied() {
@@ -115,7 +130,7 @@ impl Report {
                 .memory
                 .get(subject)
                 .map(|memory| format!("{memory:.1}"));
-            print!("{:>10}", memory.as_deref().unwrap_or("-"));
+            print!("{:>12}", memory.as_deref().unwrap_or("-"));
         }
         println!("\n");
         for load in self
@@ -137,13 +152,11 @@ impl Report {
                 );
             }
         }
-        if let Some(cost) = self.cost_of_policies() {
-            print_target(
-                "all policies on: CPU × all off",
-                &format!("{cost:.3}"),
-                &format!("≤ {POLICIES}"),
-                cost <= POLICIES,
-            );
+        for (what, one, other, most) in COSTS {
+            if let Some(cost) = self.cost(one, other) {
+                let (cost_text, most_text) = (format!("{cost:.3}"), format!("≤ {most}"));
+                print_target(what, &cost_text, &most_text, cost <= most);
+            }
         }
         if let Some(memory) = self.memory_to_envoy() {
             print_target(
@@ -170,7 +183,7 @@ impl Report {
                     format!("{value:.0}")
                 }
             });
-            print!("{:>10}", text.as_deref().unwrap_or("-"));
+            print!("{:>12}", text.as_deref().unwrap_or("-"));
         }
         println!();
     }

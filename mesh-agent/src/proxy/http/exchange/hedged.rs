@@ -1,6 +1,6 @@
 //! A request that is sent to another server before the first has failed.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::time;
 
@@ -37,12 +37,12 @@ impl Exchange<'_> {
         let counters = &destination.counters;
         let mut running = Vec::new();
         let begin = |exchange: &mut Self, tried: &[SocketAddr], place, slot, is_hedge| {
-            let (endpoint, trying) = exchange.begin_try(tried, place, slot)?;
+            let trying = exchange.begin_try(tried, place, slot)?;
             Ok::<_, Refusal>(Running {
-                endpoint,
+                endpoint: Arc::clone(&trying.endpoint),
                 begun: Instant::now(),
                 is_hedge,
-                trying: Box::pin(trying),
+                trying: Box::pin(trying.run()),
             })
         };
         let slot = self.connection_slot().await?;

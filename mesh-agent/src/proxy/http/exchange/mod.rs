@@ -7,6 +7,7 @@ mod outcome;
 mod overload;
 mod sent;
 mod switch;
+mod trying;
 
 use std::{
     net::SocketAddr,
@@ -21,7 +22,9 @@ use tokio::{net::TcpStream, time};
 
 use super::{
     body::AnswerBody,
-    deadlines, headers, http2, interim,
+    deadlines, headers,
+    hearing::Measuring,
+    http2, interim,
     measured::Measured,
     observed::Observed,
     pushback::pushback,
@@ -31,7 +34,7 @@ use super::{
     retry_mark,
     running::Ended,
     session::Session,
-    tries::{TryError, send},
+    tries::TryError,
     try_guard::TryGuard,
 };
 use crate::{
@@ -41,7 +44,7 @@ use crate::{
         retry_budget::{BudgetLimits, FurtherTry},
     },
     proxy::{
-        destinations::{Destination, Endpoint, RequestCounters, Retries},
+        destinations::{Destination, RequestCounters, Retries},
         overload::Turn,
         protection::{Admitted, Refusal, Slot},
     },
@@ -52,6 +55,7 @@ use self::{
     overload::{hear, tell},
     sent::Sent,
     switch::{Switch, join_streams, switch_protocols},
+    trying::Try,
 };
 
 /// What the client's connection or stream is joined to after the answer.
@@ -80,7 +84,7 @@ pub async fn exchange(
     let observed = Observed::begin(session, &destination.name, &mut request);
     let is_grpc = is_grpc(request.headers());
     let begun = Instant::now();
-    let measured = Measured::begin(session, &destination, &request, begun);
+    let measured = Measured::begin(session, &destination, &request, client, begun);
     let mut exchange = Exchange::new(session, &destination, request, is_grpc, begun);
     exchange.client = client;
     exchange.measured = measured;
@@ -331,9 +335,10 @@ impl<'a> Exchange<'a> {
                     let answer = outcome.map_err(|error| error.reason())?;
                     self.answered_by = Some(endpoint.address);
                     if let Some(measured) = &mut self.measured
-                        && let (Some(began), Some((leg, since))) = (began, answer.body().leg())
+                        && let (Some(began), Some((hearing, since))) =
+                            (began, answer.body().hearing())
                     {
-                        measured.answered(endpoint.address, began, since, leg);
+                        measured.answered(&endpoint, began, since, hearing);
                     }
                     return Ok((answer, guard));
                 }
@@ -352,7 +357,7 @@ impl<'a> Exchange<'a> {
         match hedge.filter(|(retries, _)| self.may_hedge(retries)) {
             None => {
                 let slot = self.connection_slot().await?;
-                Ok(self.begin_try(tried, place, slot)?.1.await)
+                Ok(self.begin_try(tried, place, slot)?.run().await)
             }
             // What is rare is not to make every request larger.
             Some((retries, hedge)) => Box::pin(self.hedged(hedge, retries, tried, place)).await,
@@ -365,7 +370,7 @@ impl<'a> Exchange<'a> {
         tried: &[SocketAddr],
         place: Option<FurtherTry>,
         slot: Option<Slot>,
-    ) -> Result<(Arc<Endpoint>, impl Future<Output = Ended> + use<'a>), Reason> {
+    ) -> Result<Try<'a>, Reason> {
         let now = Instant::now();
         let destination = self.destination;
         let endpoint = destination.pick(self.key, tried, now);
@@ -390,38 +395,28 @@ impl<'a> Exchange<'a> {
         interim::watch(&mut request, self.session);
         let left = self.deadline.left(now);
         let limit = limit.filter(|limit| left.is_none_or(|left| *limit < left));
-        let (session, client) = (self.session, self.client);
         let began = self.measured.as_mut().map(|measured| measured.trying());
         let by_server_time = destination.policy.by_server_time;
-        let is_measured = (began.is_some() || by_server_time) && !self.switch.is_wanted();
-        let at = Arc::clone(&endpoint);
-        let trying = async move {
-            let sending = send(
-                session,
-                destination,
-                at.address,
-                request,
-                left,
-                is_measured,
-                client,
-            );
-            let outcome = match limit {
-                None => sending.await,
-                Some(limit) => time::timeout(limit, sending)
-                    .await
-                    .unwrap_or(Err(TryError::Timeout)),
-            };
-            let by_stamps = outcome.as_ref().ok().filter(|_| by_server_time);
-            let by_stamps = by_stamps.and_then(|answer| answer.body().server_time());
-            Ended {
-                endpoint: at,
-                guard,
-                outcome,
-                took: by_stamps.unwrap_or_else(|| now.elapsed()),
-                began,
-            }
+        let measuring = if !(began.is_some() || by_server_time) || self.switch.is_wanted() {
+            Measuring::No
+        } else if endpoint.round_trip.wants_new_connection() {
+            Measuring::OnNewConnection
+        } else {
+            Measuring::Yes
         };
-        Ok((endpoint, trying))
+        Ok(Try {
+            session: self.session,
+            destination,
+            client: self.client,
+            endpoint,
+            guard,
+            request,
+            begun: now,
+            limit,
+            left,
+            began,
+            measuring,
+        })
     }
 
     fn next(

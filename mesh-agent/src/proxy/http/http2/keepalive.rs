@@ -58,3 +58,52 @@ impl Keepalive {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::Pin};
+
+    use bytes::Bytes;
+    use tokio::{io::duplex, time::timeout};
+
+    use super::*;
+    use crate::proxy::http::http2::listened_to;
+
+    const INTERVAL: Duration = Duration::from_millis(50);
+
+    /// Whether a server that answers PINGs, or does not, is taken for dead within ten intervals.
+    async fn is_taken_for_dead(answers: bool, is_idle: bool) -> bool {
+        let (here, there) = duplex(1 << 16);
+        let (here, heard) = listened_to(here);
+        let (_sender, mut connection) = h2::client::handshake(here).await.unwrap();
+        let server = tokio::spawn(async move {
+            let mut server = h2::server::handshake(there).await.unwrap();
+            if answers {
+                poll_fn(|context| server.poll_closed(context))
+                    .await
+                    .unwrap();
+            }
+            // Keeps the connection open.
+            std::future::pending::<Bytes>().await;
+        });
+        let mut keepalive = Keepalive::new(connection.ping_pong(), heard, INTERVAL);
+        let died = poll_fn(|context| {
+            assert!(Pin::new(&mut connection).poll(context).is_pending());
+            keepalive.poll(|| is_idle, context)
+        });
+        let died = timeout(10 * INTERVAL, died).await.is_ok();
+        server.abort();
+        died
+    }
+
+    #[tokio::test]
+    async fn who_answers_is_alive_and_who_does_not_is_dead() {
+        assert!(!is_taken_for_dead(true, false).await);
+        assert!(is_taken_for_dead(false, false).await);
+    }
+
+    #[tokio::test]
+    async fn who_has_nothing_to_do_may_be_silent() {
+        assert!(!is_taken_for_dead(false, true).await);
+    }
+}

@@ -1,20 +1,24 @@
 //! HTTP/2 on one connection, towards clients and servers: what both have in common, and the clients' side.
 //! The servers' side is in [`upstream`](super::upstream).
 
+mod frames;
 mod io;
 mod keepalive;
 mod received;
 mod sending;
 mod server;
+mod stamps;
 mod stream;
 mod tunnel;
 mod waiting;
 
+pub use frames::Frames;
 pub use io::{Heard, listened_to};
 pub use keepalive::Keepalive;
 pub use received::Received;
 pub use sending::Sending;
 pub use server::serve_http2;
+pub use stamps::StreamStamps;
 pub use tunnel::Tunnel;
 pub use waiting::Waiting;
 

@@ -57,6 +57,10 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
 
     /// Sends what there is. Ready when all is sent, or when there is no use in sending more.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
+        // First: who is told that the body failed is not to take that for its fault.
+        if let Poll::Ready(reset) = self.stream.poll_reset(context) {
+            return Poll::Ready(Err(Unsent::Reset(reset?)));
+        }
         loop {
             if self.waiting.is_some() {
                 ready!(self.poll_room(context))?;
@@ -67,10 +71,7 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
                     return Poll::Ready(Ok(()));
                 }
             }
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                let reset = ready!(self.stream.poll_reset(context))?;
-                return Poll::Ready(Err(Unsent::Reset(reset)));
-            };
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
             let frame = match frame.transpose() {
                 Ok(frame) => frame.map(Frame::into_data),
                 Err(error) => {

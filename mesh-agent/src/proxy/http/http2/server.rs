@@ -19,11 +19,14 @@ use tokio::{
 use super::{CONNECTION_WINDOW, Keepalive, STREAM_WINDOW, listened_to, stream};
 use crate::proxy::{
     connection::Moved,
-    http::{batched_io::batched, framing::LARGEST_HEAD, joined_frames, session::Session},
+    http::{
+        batched_io::{PREFACE, batched},
+        framing::LARGEST_HEAD,
+        joined_frames,
+        session::Session,
+    },
 };
 
-/// Length of what clients begin with (RFC 9113, 3.4).
-const PREFACE: usize = 24;
 /// Most requests of one client at once.
 const MOST_STREAMS: u32 = 256;
 /// See [`Keepalive`].
@@ -37,8 +40,9 @@ pub async fn serve_http2(
     moved: Arc<Moved>,
     draining: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let (session, stamps) = session.on_streams();
     let session = Arc::new(session);
-    let (io, flusher) = batched(client, Some(moved), PREFACE);
+    let (io, flusher) = batched(client, Some(moved), PREFACE, stamps);
     let (io, heard) = listened_to(io);
     let mut handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW)
@@ -62,11 +66,12 @@ pub async fn serve_http2(
             is_draining = true;
             connection.graceful_shutdown();
         }
-        if keepalive.poll(|| false, context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
         let ended = poll_streams(&mut connection, &session, context);
         flusher.flush(context);
+        // Last: what came just now is a sign of life.
+        if ended.is_pending() && keepalive.poll(|| false, context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         ended
     })
     .await

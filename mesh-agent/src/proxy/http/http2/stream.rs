@@ -41,10 +41,20 @@ async fn answer(
         let answered = pin!(exchange(session, request, Some(&client)));
         client.unless_reset(answered).await
     };
-    // The client has given up if there is none: the tries have ended with it.
-    let Some((response, tunnel)) = answered else {
-        return Ok(());
-    };
+    match answered {
+        Some((response, tunnel)) => reply(client, response, tunnel, is_head).await,
+        // The client has given up, and the tries have ended with that.
+        None => Ok(()),
+    }
+}
+
+/// Sends the answer, and what is left of the request.
+async fn reply(
+    client: Waiting,
+    response: Response<AnswerBody>,
+    tunnel: Option<Tunnel>,
+    is_head: bool,
+) -> Result<(), Unsent> {
     let (mut head, mut body) = response.into_parts();
     if body.is_own() {
         complete(&mut head.headers, &body);
@@ -52,7 +62,7 @@ async fn answer(
     let head = Response::from_parts(head, ());
     if let Some(Tunnel::Stream(tunnel)) = tunnel {
         let stream = client.answer(head, false)?;
-        return tunnel.join(stream).await;
+        return Box::pin(tunnel.join(stream)).await;
     }
     let is_all = body.is_end_stream() || is_head && body.is_own();
     let stream = client.answer(head, is_all)?;

@@ -21,28 +21,31 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Passes on what comes either way, until both directions have ended or one is reset, which resets the other.
+    /// Passes on what comes either way, until both directions have ended. Where one stream is reset, both end, and
+    /// the other is reset.
     pub async fn join(self, client: SendStream<Bytes>) -> Result<(), Unsent> {
         let _held = self.held;
         let mut up = Sending::new(self.server, self.client);
         let mut down = Sending::new(client, self.said);
-        let (mut is_up, mut is_down) = (true, true);
+        let (mut sent_up, mut sent_down) = (Poll::Pending, Poll::Pending);
         poll_fn(|context| {
-            // Both before either is dropped: a reset is to arrive as what it was.
-            let sent_up = is_up.then(|| up.poll(context));
-            let sent_down = is_down.then(|| down.poll(context));
-            for (sent, goes_on) in [(sent_up, &mut is_up), (sent_down, &mut is_down)] {
-                if let Some(Poll::Ready(sent)) = sent {
-                    sent?;
-                    *goes_on = false;
-                }
+            if sent_up.is_pending() {
+                sent_up = up.poll(context);
             }
-            if is_up || is_down {
-                Poll::Pending
-            } else {
-                Poll::Ready(Ok(()))
+            if sent_down.is_pending() {
+                sent_down = down.poll(context);
             }
+            if sent_up.is_pending() || sent_down.is_pending() {
+                return Poll::Pending;
+            }
+            Poll::Ready(())
         })
-        .await
+        .await;
+        for sent in [sent_up, sent_down] {
+            if let Poll::Ready(Err(error)) = sent {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }

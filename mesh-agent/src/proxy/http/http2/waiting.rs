@@ -34,6 +34,11 @@ impl Waiting {
         }
     }
 
+    /// Its number.
+    pub fn stream(&self) -> u32 {
+        self.lock().stream_id().into()
+    }
+
     /// Passes on what a server says before its answer. 101 is none of HTTP/2 (RFC 9113, 8.6).
     pub fn interim(&self, answer: Response<()>) {
         // As RFC 9113, 6.5.2 counts.
@@ -55,11 +60,11 @@ impl Waiting {
     /// What `answer` comes to, unless the client resets the stream first.
     pub async fn unless_reset<F: Future>(&self, mut answer: Pin<&mut F>) -> Option<F::Output> {
         poll_fn(|context| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
-                return Poll::Ready(Some(answer));
+            // First: the request's body fails with it, which would look like a fault of the server's.
+            if self.lock().poll_reset(context).is_ready() {
+                return Poll::Ready(None);
             }
-            let reset = self.lock().poll_reset(context);
-            reset.map(|_reset| None)
+            answer.as_mut().poll(context).map(Some)
         })
         .await
     }

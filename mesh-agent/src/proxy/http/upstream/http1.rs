@@ -26,7 +26,7 @@ use crate::{
     latency::{Leg, Nanos, StampedStream},
     proxy::{
         PodProxy,
-        http::{body::BoxError, request_body::TryBody},
+        http::{body::BoxError, hearing::Hearing, request_body::TryBody},
     },
 };
 
@@ -194,7 +194,10 @@ impl Upstream {
         match answered {
             Ok(response) => Ok(response.map(|incoming| Answer {
                 incoming,
-                measured: connected.map(|connected| (Arc::clone(&self.leg), connected)),
+                measured: connected.map(|since| {
+                    let leg = Arc::clone(&self.leg);
+                    (Hearing::Connection(leg, !self.is_reused), since)
+                }),
                 upstream: Some(self),
                 is_open: open,
                 pod: Arc::downgrade(pod),
@@ -212,7 +215,7 @@ pub struct Answer {
     incoming: Incoming,
     upstream: Option<Box<Upstream>>,
     /// Its packets, and since when it was there, if that is measured.
-    measured: Option<(Arc<Leg>, Nanos)>,
+    measured: Option<(Hearing, Nanos)>,
     /// The connection has not ended yet.
     is_open: bool,
     pod: Weak<PodProxy>,
@@ -231,9 +234,9 @@ impl Answer {
         Some((parts.io.into_inner().into_inner().ok()?, parts.read_buf))
     }
 
-    /// The packets of its connection, and since when that was there, if they are measured.
-    pub fn leg(&self) -> Option<(&Arc<Leg>, Nanos)> {
-        self.measured.as_ref().map(|(leg, since)| (leg, *since))
+    /// What can be heard of its connection, and since when that was there, if it is measured.
+    pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
+        self.measured.clone()
     }
 
     /// The next part of it.

@@ -25,7 +25,7 @@ use crate::proxy::{
     http::{
         batched_io::batched,
         framing::LARGEST_HEAD,
-        http2::{CONNECTION_WINDOW, Keepalive, STREAM_WINDOW, listened_to},
+        http2::{CONNECTION_WINDOW, Keepalive, STREAM_WINDOW, StreamStamps, listened_to},
         joined_frames,
         upstream::{self, ConnectError, Key},
     },
@@ -47,6 +47,7 @@ struct Inner {
     /// The server takes no new requests on it.
     is_retired: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
+    stamps: Arc<StreamStamps>,
 }
 
 /// A stream that is open, until dropped.
@@ -67,6 +68,11 @@ impl Drop for Open {
 }
 
 impl Shared {
+    /// Which of its packets are whose.
+    pub fn stamps(&self) -> &Arc<StreamStamps> {
+        &self.0.stamps
+    }
+
     /// Whether requests can be sent over it.
     pub fn is_usable(&self) -> bool {
         !self.0.is_retired.load(Ordering::Relaxed)
@@ -82,12 +88,17 @@ impl Shared {
         &self,
         head: Request<()>,
         is_all: bool,
+        is_measured: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>, Open), NotSent> {
         let mut sender = self.0.sender.lock().await;
         poll_fn(|context| sender.poll_ready(context))
             .await
             .map_err(NotSent::NotTaken)?;
         let (answer, body) = sender.send_request(head, is_all).map_err(NotSent::Faulty)?;
+        if is_measured {
+            // Nothing of it has been written yet.
+            self.0.stamps.watch(answer.stream_id().into());
+        }
         if !is_all {
             // A stream has one waker for being opened and for its body: nobody else may wait for the former while
             // the body is being sent.
@@ -114,7 +125,8 @@ pub async fn connect(
     let stream = upstream::connect(pod, key, within).await?;
     let is_retired: Arc<AtomicBool> = Arc::default();
     let open: Arc<AtomicUsize> = Arc::default();
-    let (sender, driven) = speak(stream, Arc::clone(&open))
+    let stamps: Arc<StreamStamps> = Arc::default();
+    let (sender, driven) = speak(stream, Arc::clone(&open), Arc::clone(&stamps))
         .await
         .map_err(|error| ConnectError::Failed(io::Error::other(error)))?;
     let ended = Arc::clone(&is_retired);
@@ -128,6 +140,7 @@ pub async fn connect(
         sender: Mutex::new(sender),
         is_retired,
         open,
+        stamps,
     })))
 }
 
@@ -136,8 +149,9 @@ pub async fn connect(
 pub async fn speak(
     stream: TcpStream,
     open: Arc<AtomicUsize>,
+    stamps: Arc<StreamStamps>,
 ) -> Result<(SendRequest<Bytes>, impl Future<Output = io::Result<()>>), h2::Error> {
-    let (io, flusher) = batched(stream, None, 0);
+    let (io, flusher) = batched(stream, None, 0, stamps);
     let (io, heard) = listened_to(io);
     // What it says first is written in the connection's first turn.
     let (sender, mut connection) = Builder::new()
@@ -151,12 +165,13 @@ pub async fn speak(
         .await?;
     let mut keepalive = Keepalive::new(connection.ping_pong(), heard, KEEPALIVE);
     let driven = poll_fn(move |context| {
-        let is_idle = || open.load(Ordering::Relaxed) == 0;
-        if keepalive.poll(is_idle, context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
         let ended = Pin::new(&mut connection).poll(context);
         flusher.flush(context);
+        let is_idle = || open.load(Ordering::Relaxed) == 0;
+        // Last: what came just now is a sign of life.
+        if ended.is_pending() && keepalive.poll(is_idle, context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         ended.map_err(io::Error::other)
     });
     Ok((sender, driven))

@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,10 +13,14 @@ use http::{HeaderValue, Method, Request, Response, Version, header::CONTENT_LENG
 use http_body::{Body as _, Frame};
 
 use super::connection::{NotSent, Open, Shared};
-use crate::proxy::http::{
-    body::BoxError,
-    http2::{Received, Sending, Waiting},
-    request_body::TryBody,
+use crate::{
+    latency::Nanos,
+    proxy::http::{
+        body::BoxError,
+        hearing::Hearing,
+        http2::{Received, Sending, StreamStamps, Waiting},
+        request_body::TryBody,
+    },
 };
 
 /// Why a request was not answered.
@@ -32,6 +37,7 @@ pub async fn send(
     connection: Shared,
     request: Request<TryBody>,
     client: Option<&Waiting>,
+    is_measured: bool,
 ) -> Result<Response<Answer>, SendError> {
     let (mut head, body) = request.into_parts();
     let is_connect = head.method == Method::CONNECT;
@@ -47,7 +53,8 @@ pub async fn send(
         head.version = Version::HTTP_11;
     }
     let head = Request::from_parts(head, ());
-    let (mut answer, stream, open) = match connection.begin(head, is_all).await {
+    let begun = connection.begin(head, is_all, is_measured).await;
+    let (mut answer, stream, open) = match begun {
         Ok(begun) => begun,
         Err(NotSent::NotTaken(_)) => {
             connection.retire();
@@ -55,6 +62,11 @@ pub async fn send(
         }
         Err(NotSent::Faulty(error)) => return Err(failed(&connection, error)),
     };
+    let measured = is_measured.then(|| Measured {
+        stamps: Arc::clone(connection.stamps()),
+        stream: answer.stream_id().into(),
+        since: Nanos::now(),
+    });
     let (mut sending, mut tunnel) = (None, None);
     if is_connect {
         tunnel = Some(stream);
@@ -64,6 +76,9 @@ pub async fn send(
     let answered = poll_fn(|context| {
         poll_rest(&mut sending, context);
         while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
+            if let Some(measured) = &measured {
+                measured.stamps.forget_interim(measured.stream);
+            }
             if let Some(client) = client {
                 client.interim(interim);
             }
@@ -78,6 +93,7 @@ pub async fn send(
         incoming: Received::new(incoming),
         request: sending.map(Box::new),
         tunnel,
+        measured,
         _open: open,
     };
     Ok(Response::from_parts(head, answer))
@@ -107,10 +123,32 @@ pub struct Answer {
     request: Option<Box<Sending<TryBody>>>,
     /// What goes to the server after the answer to CONNECT.
     tunnel: Option<SendStream<Bytes>>,
+    measured: Option<Measured>,
     _open: Open,
 }
 
+/// A stream whose packets are stamped, until dropped.
+#[derive(Debug)]
+struct Measured {
+    stamps: Arc<StreamStamps>,
+    stream: u32,
+    since: Nanos,
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.stamps.forget(self.stream);
+    }
+}
+
 impl Answer {
+    /// What can be heard of its stream, and since when there was a connection, if that is measured.
+    pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
+        let measured = self.measured.as_ref()?;
+        let hearing = Hearing::Stream(Arc::clone(&measured.stamps), measured.stream);
+        Some((hearing, measured.since))
+    }
+
     /// The next part of it.
     pub fn poll_frame(
         &mut self,

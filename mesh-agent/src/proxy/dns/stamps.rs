@@ -1,0 +1,128 @@
+//! When a query went to its server, and when the answer came.
+
+use std::{
+    io::{self, IoSlice},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{io::Interest, net::UdpSocket};
+
+use super::query::Query;
+use crate::{
+    latency::{
+        self, Arrival, Book, Key, Nanos, Source, Stages, Stamp, TcpInfo, Trace, TransmitLog,
+        Waypoints,
+    },
+    proxy::scratch::with_scratch,
+};
+
+/// The destination whose figures are those of DNS.
+const DNS: &str = "dns";
+
+/// The stamps of one query.
+#[derive(Debug, Default)]
+pub struct DnsStamps(Mutex<Stamped>);
+
+#[derive(Debug, Default)]
+struct Stamped {
+    transmit: TransmitLog,
+    sent: u64,
+    first_try: Option<Nanos>,
+    last_try: Nanos,
+    answered: Option<Arrival>,
+}
+
+impl DnsStamps {
+    /// Sends to the server that `socket` is connected to, with a stamp.
+    pub fn send(&self, socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
+        let mut stamped = self.lock();
+        if stamped.first_try.is_none() {
+            latency::prepare_datagrams(socket)?;
+        }
+        let now = Nanos::now();
+        stamped.first_try.get_or_insert(now);
+        stamped.last_try = now;
+        socket.try_io(Interest::WRITABLE, || {
+            latency::send(socket, &[IoSlice::new(bytes)], latency::Asked::SENT)
+        })?;
+        // Datagrams are counted, not bytes.
+        stamped.sent += 1;
+        let sent = stamped.sent;
+        stamped.transmit.wrote(sent, Nanos::now());
+        Ok(())
+    }
+
+    /// Receives what may be the answer.
+    pub fn try_receive(&self, socket: &UdpSocket) -> io::Result<Vec<u8>> {
+        let (bytes, stamps) = with_scratch(|scratch| {
+            socket.try_io(Interest::READABLE, || {
+                let (count, stamps) = latency::receive(socket, scratch)?;
+                Ok((scratch[..count].to_vec(), stamps))
+            })
+        })?;
+        let mut stamped = self.lock();
+        stamped.answered = Some(Arrival::now(stamps));
+        latency::drain(socket, |stamp| stamped.transmit.stamped(stamp));
+        Ok(bytes)
+    }
+
+    /// The app has its answer: tells `book` where the time went, if a server was asked.
+    pub fn tell(
+        &self,
+        book: &Book,
+        pod: Arc<str>,
+        server: SocketAddr,
+        query: &Query,
+        came: Arrival,
+    ) {
+        let now = Nanos::now();
+        let mut stamped = self.lock();
+        book.count(stamped.transmit.take_counts());
+        let (Some(write), Some(answered)) = (stamped.transmit.last_since(0), stamped.answered)
+        else {
+            return;
+        };
+        let way = Waypoints {
+            received_first: came,
+            received_last: came,
+            first_try: stamped.first_try.unwrap_or(stamped.last_try),
+            last_try: stamped.last_try,
+            connected: stamped.last_try,
+            written: write.written,
+            scheduled: write.scheduled,
+            sent: write.left(),
+            answered_first: answered,
+            answered_last: answered,
+            answer_written: now,
+            // Over loopback: the app's socket has it by now.
+            replied: Stamp {
+                at: now,
+                source: Source::Clock,
+                uncertainty: 0,
+            },
+            ..Waypoints::default()
+        };
+        book.begun();
+        book.add(Trace {
+            key: Key {
+                pod,
+                destination: DNS.into(),
+                endpoint: server,
+            },
+            method: "DNS".into(),
+            path: query.name().into(),
+            status: 0,
+            trace_id: None,
+            tries: stamped.sent as u32,
+            way,
+            stages: Stages::of(&way),
+            info: TcpInfo::default(),
+            resent: 0,
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Stamped> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,342 @@
+//! Which stamps of a connection are those of which stream.
+//!
+//! What is read is stamped as a whole, and so is what is written: a stream's first byte came with the read that had
+//! its headers, its last one went with the write that had its end. Only as long as a stream is watched is anything
+//! remembered.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use super::frames::{Frames, Seen};
+use crate::{
+    latency::{Arrival, Book, Heard, Leg, Sampler, StampedStream},
+    proxy::http::measured::Measured,
+};
+
+/// So many requests may come with one read before they are looked at: as long before one is to be measured, what
+/// comes in is stamped.
+const AHEAD: u32 = 16;
+/// Streams that are watched at once.
+const MOST: usize = 256;
+
+/// The streams of one connection.
+#[derive(Debug, Default)]
+pub struct StreamStamps {
+    leg: Arc<Leg>,
+    /// Which requests of a client are measured. A server's answers are, if their requests are.
+    chooser: Option<Chooser>,
+    is_watching: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct Chooser {
+    book: Arc<Book>,
+    sampler: Arc<Sampler>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    watched: Vec<Watched>,
+    /// Requests that pass until the next that is measured.
+    gap: u32,
+    /// The last stream that began.
+    last_stream: u32,
+    /// An end is to be written, or was and waits for its stamp.
+    has_ends: bool,
+}
+
+#[derive(Debug)]
+struct Watched {
+    stream: u32,
+    first: Option<Arrival>,
+    last: Option<Arrival>,
+    /// Where its end is in what is written.
+    end: Option<u64>,
+    /// Where the write ends that it went with.
+    written: Option<u64>,
+    /// A request whose answer is being written.
+    reply: Option<Box<Measured>>,
+}
+
+impl Watched {
+    const fn new(stream: u32) -> Self {
+        Self {
+            stream,
+            first: None,
+            last: None,
+            end: None,
+            written: None,
+            reply: None,
+        }
+    }
+}
+
+impl StreamStamps {
+    /// Of a client's connection: some of its requests are measured.
+    pub fn of_client(book: Arc<Book>, sampler: Arc<Sampler>) -> Self {
+        let gap = if book.is_due(&sampler, Instant::now()) {
+            0
+        } else {
+            book.gap()
+        };
+        let stamps = Self {
+            chooser: Some(Chooser { book, sampler }),
+            ..Self::default()
+        };
+        stamps.state().gap = gap;
+        stamps.settle(&stamps.state());
+        stamps
+    }
+
+    /// The connection's packets.
+    pub const fn leg(&self) -> &Arc<Leg> {
+        &self.leg
+    }
+
+    /// The next request is to be measured, if it is due; asked for each.
+    pub fn look(&self, now: Instant) {
+        let Some(Chooser { book, sampler }) = &self.chooser else {
+            return;
+        };
+        if book.is_due(sampler, now) {
+            let mut state = self.state();
+            state.gap = 0;
+            self.settle(&state);
+        }
+    }
+
+    /// From now on what is said on `stream` is remembered: its request is about to be sent.
+    pub fn watch(&self, stream: u32) {
+        let mut state = self.state();
+        if state.watched.len() < MOST {
+            state.watched.push(Watched::new(stream));
+        }
+        self.settle(&state);
+    }
+
+    /// Whether the request on `stream` is one that is measured.
+    pub fn is_watched(&self, stream: u32) -> bool {
+        self.is_watching.load(Ordering::Relaxed)
+            && self.state().watched.iter().any(|it| it.stream == stream)
+    }
+
+    /// When what came on `stream` began, and when it ended, if it has.
+    pub fn received(&self, stream: u32) -> Option<(Arrival, Option<Arrival>)> {
+        let state = self.state();
+        let watched = state.watched.iter().find(|it| it.stream == stream)?;
+        Some((watched.first?, watched.last))
+    }
+
+    /// What was said before an answer is none of it.
+    pub fn forget_interim(&self, stream: u32) {
+        if self.is_watching.load(Ordering::Relaxed)
+            && let Some(watched) = self.state().find(stream)
+        {
+            watched.first = None;
+        }
+    }
+
+    /// What is known of `stream`.
+    pub fn heard(&self, stream: u32) -> Heard {
+        let (info, resent) = self.leg.take_info();
+        let mut state = self.state();
+        let Some(watched) = state.find(stream) else {
+            return Heard::default();
+        };
+        Heard {
+            write: watched.written.and_then(|end| self.leg.write_until(end)),
+            first: watched.first,
+            last: watched.last,
+            info,
+            resent,
+            blocked: self.leg.blocked(),
+        }
+    }
+
+    /// `stream` is over.
+    pub fn forget(&self, stream: u32) {
+        let mut state = self.state();
+        let before = state.watched.len();
+        state.watched.retain(|it| it.stream != stream);
+        if state.watched.len() < before {
+            self.settle(&state);
+        }
+    }
+
+    /// The end of the answer on `stream` is about to be written.
+    pub fn reply(&self, stream: u32, measured: Box<Measured>) {
+        if let Some(watched) = self.state().find(stream) {
+            watched.reply = Some(measured);
+        }
+    }
+
+    /// Bytes were read.
+    pub fn read(&self, frames: &mut Frames, bytes: &[u8], stream: &StampedStream) {
+        if !self.leg.is_receiving() {
+            frames.pass(bytes, |seen| {
+                if let (Seen::Headers(stream), Some(_)) = (seen, &self.chooser) {
+                    let mut state = self.state();
+                    if state.is_turn(stream) {
+                        // Nobody knows when it came: the next one.
+                        state.gap = 0;
+                    }
+                    self.settle(&state);
+                }
+            });
+            return;
+        }
+        let Some(arrival) = self.leg.last_arrival() else {
+            return frames.pass(bytes, |_| ());
+        };
+        let mut state = self.state();
+        let mut is_answer = false;
+        frames.pass(bytes, |seen| match seen {
+            Seen::Headers(stream) => {
+                if self.chooser.is_some() && state.is_turn(stream) {
+                    self.choose(&mut state, stream);
+                }
+                if let Some(watched) = state.find(stream)
+                    && watched.first.is_none()
+                {
+                    watched.first = Some(arrival);
+                    is_answer |= self.chooser.is_none();
+                }
+            }
+            Seen::End(stream, _) => {
+                if let Some(watched) = state.find(stream) {
+                    watched.last = Some(arrival);
+                }
+            }
+        });
+        self.settle(&state);
+        drop(state);
+        if is_answer {
+            stream.take_whole_way();
+        }
+    }
+
+    /// A request begins on `stream`, whose turn to be measured may have come.
+    fn choose(&self, state: &mut State, stream: u32) {
+        let Some(Chooser { book, sampler }) = &self.chooser else {
+            return;
+        };
+        state.gap = book.gap();
+        if state.watched.len() < MOST && book.takes(sampler, Instant::now()) {
+            state.watched.push(Watched::new(stream));
+        }
+    }
+
+    /// Bytes are about to wait to be written, after so many others that wait.
+    pub fn writes(
+        &self,
+        frames: &mut Frames,
+        bytes: &[u8],
+        waiting: usize,
+        stream: &StampedStream,
+    ) {
+        if !self.is_watching.load(Ordering::Relaxed) || !stream.prepare() {
+            return frames.pass(bytes, |_| ());
+        }
+        let begin = self.leg.written() + waiting as u64;
+        let mut state = self.state();
+        frames.pass(bytes, |seen| {
+            if let Seen::End(stream, at) = seen
+                && let Some(watched) = state.find(stream)
+            {
+                watched.end = Some(begin + at as u64);
+                state.has_ends = true;
+                if self.chooser.is_some() {
+                    self.leg.ask_sent();
+                } else {
+                    self.leg.ask_whole_way();
+                }
+            }
+        });
+    }
+
+    /// Something was written: streams that ended with it have their stamps.
+    pub fn wrote(&self) {
+        if self.leg.asked_nothing() {
+            return;
+        }
+        let written = self.leg.written();
+        let mut state = self.state();
+        let mut is_left = false;
+        for watched in &mut state.watched {
+            match (watched.end, watched.written) {
+                (Some(end), None) if end <= written => watched.written = Some(written),
+                (Some(_), None) => is_left = true,
+                _ => {}
+            }
+        }
+        if !is_left {
+            self.leg.ask_nothing();
+        }
+    }
+
+    /// Takes the stamps of answers that were written.
+    pub fn finish(&self, stream: &StampedStream) {
+        if self.chooser.is_none() || !self.is_watching.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.state();
+        if !state.has_ends {
+            return;
+        }
+        stream.take_asked();
+        let mut replied = Vec::new();
+        state.watched.retain_mut(|watched| {
+            let write = watched.written.and_then(|end| self.leg.write_until(end));
+            let Some(write) = write.filter(|write| write.sent.is_some()) else {
+                return true;
+            };
+            replied.extend(watched.reply.take().map(|reply| (reply, write)));
+            false
+        });
+        state.has_ends = state.watched.iter().any(|watched| watched.end.is_some());
+        self.settle(&state);
+        drop(state);
+        for (reply, write) in replied {
+            reply.replied(Some(write));
+        }
+    }
+
+    /// What comes in is stamped as long as somebody may want that.
+    fn settle(&self, state: &State) {
+        let is_watching = !state.watched.is_empty();
+        self.is_watching.store(is_watching, Ordering::Relaxed);
+        let is_near = self.chooser.is_some() && state.gap <= AHEAD;
+        self.leg.set_receiving(is_watching || is_near);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn find(&mut self, stream: u32) -> Option<&mut Watched> {
+        self.watched.iter_mut().find(|it| it.stream == stream)
+    }
+
+    /// Headers came on `stream`: whether they are those of a request whose turn it is.
+    const fn is_turn(&mut self, stream: u32) -> bool {
+        if stream <= self.last_stream {
+            return false;
+        }
+        self.last_stream = stream;
+        if self.gap == 0 {
+            return true;
+        }
+        if self.gap < u32::MAX {
+            self.gap -= 1;
+        }
+        false
+    }
+}
