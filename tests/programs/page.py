@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 
 KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c"}
@@ -96,7 +97,9 @@ try:
     session = ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
     base += "/session/" + session["sessionId"]
     # What the browser shows by itself when it starts is not the page's.
-    log("performance")
+    ask("POST", "/url", {"url": "about:blank"})
+    while log("performance"):
+        time.sleep(0.5)
     ask("POST", "/url", {"url": url})
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

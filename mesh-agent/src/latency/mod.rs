@@ -22,7 +22,7 @@ pub use clock::Nanos;
 pub use leg::{Heard, Leg};
 pub use round_trip::{Answered, RoundTrip};
 pub use sampler::{Rate, Sampler};
-pub use series::{Figure, Figures, Series};
+pub use series::{Figure, Figures, SHORTEST, Series};
 pub use socket::{Asked, TcpInfo, drain, prepare_datagrams, receive, send};
 pub use stages::{Arrival, Source, Stage, Stages, Stamp, Unclear, Waypoints};
 pub use stream::StampedStream;

@@ -14,8 +14,9 @@ use super::{
 
 /// Significant digits of a histogram: two of them are off by half a per cent at the most.
 const DIGITS: u8 = 2;
-/// Shortest and longest time that is told apart, in nanoseconds: shorter differences are the clock's.
-const SHORTEST: u64 = 512;
+/// Shortest time that is told apart, in nanoseconds: shorter differences are the clock's.
+pub const SHORTEST: u64 = 512;
+/// And the longest.
 const LONGEST: u64 = 600_000_000_000;
 /// How long the figures of "recently" are kept: from one to two of these.
 const RECENT: Duration = Duration::from_secs(30);

@@ -2,6 +2,7 @@
 
 mod captured;
 mod cost;
+mod dashboard;
 mod matching;
 mod page;
 mod shown;

@@ -28,7 +28,7 @@ fn samples<'a>(families: &'a Value, family: &str) -> Result<&'a Vec<Value>> {
     samples.with_context(|| format!("no {family}"))
 }
 
-fn wait_measured(agent: &Agent, count: u64) -> Result<Value> {
+pub fn wait_measured(agent: &Agent, count: u64) -> Result<Value> {
     let mut answer = Value::Null;
     wait_until(BOUND, "the requests to be measured", || {
         answer = agent.json("latency")?;
@@ -180,6 +180,65 @@ fn stages_are_metrics_and_slow_requests_lead_to_their_traces() {
             &[("outcome", "matched")],
         )?;
         ensure!(matched["value"].as_f64() >= Some(40.0), "{matched}");
+        Ok(())
+    });
+}
+
+#[test]
+fn trace_shows_each_request_stamp_by_stamp() {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        let agent = node.agent(&exact.config(node, "latency: {sample: 0}", "{}"))?;
+        let none = agent.verb(["trace", "--destination", "web"])?;
+        ensure!(none.contains("no such request was measured"), "{none}");
+        // None is measured, but for those that somebody waits for.
+        let argv = ["10.96.0.10:80", "/wait?us=5000", "5000", "every_us=20000"];
+        let mut load = exact.client.spawn_python("exact_client.py", argv)?;
+        let next = agent.verb([
+            "trace",
+            "--pod",
+            "client",
+            "--destination",
+            "web",
+            "--next",
+            "7",
+        ])?;
+        let heads = || {
+            next.lines()
+                .filter(|line| line.starts_with("GET /wait 200  client → web"))
+        };
+        ensure!(heads().count() == 7, "{next}");
+        ensure!(
+            next.contains("answer: first byte came") && next.contains("software"),
+            "{next}"
+        );
+        ensure!(next.contains("server 5."), "{next}");
+        let json: Value =
+            serde_json::from_str(&agent.verb(["trace", "-n", "3", "--output", "json"])?)?;
+        let began: Vec<f64> = json
+            .as_array()
+            .context("no list")?
+            .iter()
+            .filter_map(|it| it["began"].as_f64())
+            .collect();
+        ensure!(began.len() == 3 && began.is_sorted(), "{began:?}");
+        load.kill()?;
+        // Nothing comes any more.
+        let socket = node.dir().join("admin.sock").display().to_string();
+        let ask = |arguments: &[&str]| {
+            let argv = ["trace", "--admin-socket", &socket];
+            node.agent_verb(argv.iter().chain(arguments))
+        };
+        let waited = ask(&["--next", "5", "--wait", "500ms"])?;
+        ensure!(
+            !waited.status.success() && waited.stderr.contains("none of the next 5"),
+            "{waited:?}"
+        );
+        let unknown = ask(&["--pod", "clint"])?;
+        ensure!(
+            !unknown.status.success() && unknown.stderr.contains("near: client"),
+            "{unknown:?}"
+        );
         Ok(())
     });
 }

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::model::{FigureTimes, Latency, Measured, Point, Served, StampCounts, Trace};
 use crate::latency::{
-    self, Book, BookCounts, Figure, Figures, Nanos, Source, Stage, Stamp, Unclear,
+    self, Book, BookCounts, Figure, Figures, Nanos, SHORTEST, Source, Stage, Stamp, Unclear,
 };
 
 const NANOS_PER_MICRO: f64 = 1_000.0;
@@ -87,14 +87,16 @@ fn served(figures: &Figures) -> Served {
 }
 
 fn times(histogram: &Histogram<u32>) -> FigureTimes {
-    let quantile = |share| micros(histogram.value_at_quantile(share));
+    // What is shorter than is told apart is nothing, not the end of its bucket.
+    let told = |nanos| if nanos < SHORTEST { 0.0 } else { micros(nanos) };
+    let quantile = |share| told(histogram.value_at_quantile(share));
     FigureTimes {
         mean: histogram.mean() / NANOS_PER_MICRO,
         p50: quantile(0.5),
         p90: quantile(0.9),
         p99: quantile(0.99),
         p999: quantile(0.999),
-        max: micros(histogram.max()),
+        max: told(histogram.max()),
     }
 }
 

@@ -20,7 +20,8 @@ The bars split the time of a typical request (p50) and of a slow one (p99) into 
 way: client (until it had sent the request, and read the answer), queue (ready to be read, until the agent read
 it), mesh (the agent and the kernel below it), retries, connect, network (to the server and back), server, and
 transfer (from the answer's first byte to its last). SHARE is of the time at p50. Stages at p99 are not those
-of one request: each is what 99 of 100 requests took at most.")]
+of one request: each is what 99 of 100 requests took at most. The round trip is the kernel's smoothed one: where
+acknowledgements wait for the answer, the server's time is in it; the network stage is without that.")]
 pub struct Latency {
     /// The name of a destination: also by pod and server. Without it, all destinations
     destination: Option<String>,

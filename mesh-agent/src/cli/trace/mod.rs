@@ -3,6 +3,7 @@
 mod waterfall;
 
 use std::{
+    collections::HashSet,
     io::{self, IsTerminal as _, Write as _},
     path::Path,
     thread,
@@ -111,21 +112,17 @@ impl Trace {
         client::get(self.socket(), &path)
     }
 
-    /// The first `count` requests that begin from now on, the newest first.
+    /// The first `count` requests that end from now on, the newest first.
     fn wait_for(&self, count: u32) -> anyhow::Result<Vec<Request>> {
         let says = io::stderr().is_terminal();
-        let seen = self.ask(MOST as u32, Some(count))?;
-        let newest = seen.first().map(|it| it.began);
-        let known: Vec<(f64, &str)> = seen.iter().map(|it| (it.began, &*it.path)).collect();
+        let which = |it: &Request| (it.began.to_bits(), it.path.clone());
+        let before = self.ask(MOST as u32, Some(count))?;
+        let before: HashSet<_> = before.iter().map(which).collect();
         let until = Instant::now() + self.wait;
         loop {
             thread::sleep(EVERY);
             let mut fresh = self.ask(MOST as u32, None)?;
-            // One that began before may end now: it counts too, since it was measured.
-            fresh.retain(|it| {
-                newest.is_none_or(|newest| it.began > newest - 600.0)
-                    && !known.contains(&(it.began, &*it.path))
-            });
+            fresh.retain(|it| !before.contains(&which(it)));
             if says {
                 // Only to be seen: nothing is lost with it.
                 let _seen = write!(io::stderr(), "\r{} of {count} requests", fresh.len());
