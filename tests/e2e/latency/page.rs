@@ -131,7 +131,9 @@ fn the_page_shows_what_happens_and_asks_nobody_but_the_agent() {
             browser.ask("size 400")?;
             let wide = "return document.documentElement.scrollWidth";
             browser.wait(wide, |it| it.as_f64().is_some_and(|it| it <= 400.0))?;
-            browser.ask("shot narrow")?;
+            let cut = "const box = document.querySelector('.figures'); return box.scrollWidth - box.clientWidth";
+        browser.wait(cut, |it| *it == 0)?;
+        browser.ask("shot narrow")?;
             browser.ask("dark")?;
             browser.ask("size 1280")?;
             browser.ask("shot dark")?;
