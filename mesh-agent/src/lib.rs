@@ -10,6 +10,7 @@
 //! - [`proxy`]: moves bytes, answers DNS
 //! - [`policy`]: decides, without I/O or a clock of its own
 //! - [`kernel`]: loads, attaches and updates the kernel half; the only room that knows aya
+//! - [`latency`]: where time goes, by packet timestamps
 //! - [`config`]: the file
 
 pub mod admin;
@@ -18,6 +19,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod kernel;
+pub mod latency;
 mod one_line;
 pub mod pods;
 pub mod policy;
