@@ -153,22 +153,28 @@ fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
 
 /// `struct scm_timestamping`; an entry that is 0 is not there.
 fn read_stamps(data: &[u8]) -> Option<Stamps> {
+    let is_there = |nanos: &u64| *nanos != 0;
     Some(Stamps {
-        software: read_timespec(data, 0)?.map(SystemNanos),
-        hardware: read_timespec(data, 2)?.map(HardwareNanos),
+        software: Some(read_timespec(data, 0)?)
+            .filter(is_there)
+            .map(SystemNanos),
+        hardware: Some(read_timespec(data, 2)?)
+            .filter(is_there)
+            .map(HardwareNanos),
     })
 }
 
-/// Entry `index` of an array of `struct timespec`; the inner `None` is one that is 0 or before 1970.
-fn read_timespec(data: &[u8], index: usize) -> Option<Option<u64>> {
+/// Entry `index` of an array of `struct timespec`, nanoseconds; 0 for one before 1970.
+fn read_timespec(data: &[u8], index: usize) -> Option<u64> {
     let at = index * 2 * WORD;
     let seconds = libc::c_long::from_ne_bytes(read(data, at)?);
     let nanos = libc::c_long::from_ne_bytes(read(data, at + WORD)?);
-    let sum = u64::try_from(seconds)
-        .ok()
-        .zip(u64::try_from(nanos).ok())
-        .and_then(|(seconds, nanos)| seconds.checked_mul(1_000_000_000)?.checked_add(nanos));
-    Some(sum.filter(|&sum| sum != 0))
+    let (seconds, nanos) = (u64::try_from(seconds), u64::try_from(nanos));
+    let sum = seconds.ok().zip(nanos.ok()).and_then(|(seconds, nanos)| {
+        let seconds = seconds.checked_mul(1_000_000_000)?;
+        seconds.checked_add(nanos)
+    });
+    Some(sum.unwrap_or(0))
 }
 
 /// `struct scm_ts_pktinfo`: if_index, pkt_length, two reserved. `None` where the kernel no longer knows
@@ -185,7 +191,7 @@ fn read_packet_info(data: &[u8]) -> Option<PacketInfo> {
 fn read_error(data: &[u8]) -> Option<(Moment, u32)> {
     let errno = read_u32(data, 0)?;
     let origin = *data.get(4)?;
-    if errno != libc::ENOMSG as u32 || origin != libc::SO_EE_ORIGIN_TIMESTAMPING {
+    if errno != libc::ENOMSG.cast_unsigned() || origin != libc::SO_EE_ORIGIN_TIMESTAMPING {
         return None;
     }
     let moment = match read_u32(data, 8)? {

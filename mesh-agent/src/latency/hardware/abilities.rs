@@ -10,18 +10,12 @@ use super::ioctls::TimestampInfo;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Abilities {
-    /// The kernel stamps packets as the driver gets them.
-    pub software_transmit: bool,
-    /// The kernel stamps packets as the driver hands them up.
-    pub software_receive: bool,
-    /// The card stamps packets as they leave.
-    pub hardware_transmit: bool,
-    /// The card stamps some packets as they come in; those of PTP at least.
-    pub hardware_receive: bool,
-    /// The card stamps every packet as it comes in.
+    /// Those that the kernel gives, as the driver gets packets and hands them up.
+    pub software: Directions,
+    /// Those that the card gives, of some packets at least: of those of PTP.
+    pub hardware: Directions,
+    /// Whether the card can stamp every packet as it comes in.
     pub hardware_receive_all: bool,
-    /// The card's stamps are told as they are, by its own clock.
-    pub hardware_raw: bool,
     /// N of `/dev/ptpN`, the clock that its stamps go by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock: Option<u32>,
@@ -29,6 +23,16 @@ pub struct Abilities {
     pub transmit_types: u32,
     /// `HWTSTAMP_FILTER_*` that it can be set to, one bit each.
     pub receive_filters: u32,
+}
+
+/// Of which packets there are stamps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Directions {
+    /// As they leave.
+    pub transmit: bool,
+    /// As they come in.
+    pub receive: bool,
 }
 
 impl From<TimestampInfo> for Abilities {
@@ -40,16 +44,18 @@ impl From<TimestampInfo> for Abilities {
         let raw = can(libc::SOF_TIMESTAMPING_RAW_HARDWARE);
         let receives = raw && can(libc::SOF_TIMESTAMPING_RX_HARDWARE);
         Self {
-            software_transmit: software && can(libc::SOF_TIMESTAMPING_TX_SOFTWARE),
-            software_receive: software && can(libc::SOF_TIMESTAMPING_RX_SOFTWARE),
-            hardware_transmit: raw
-                && can(libc::SOF_TIMESTAMPING_TX_HARDWARE)
-                && offers(info.transmit_types, libc::HWTSTAMP_TX_ON),
-            hardware_receive: receives
-                && info.receive_filters & !(1 << libc::HWTSTAMP_FILTER_NONE) != 0,
+            software: Directions {
+                transmit: software && can(libc::SOF_TIMESTAMPING_TX_SOFTWARE),
+                receive: software && can(libc::SOF_TIMESTAMPING_RX_SOFTWARE),
+            },
+            hardware: Directions {
+                transmit: raw
+                    && can(libc::SOF_TIMESTAMPING_TX_HARDWARE)
+                    && offers(info.transmit_types, libc::HWTSTAMP_TX_ON),
+                receive: receives && info.receive_filters & !(1 << libc::HWTSTAMP_FILTER_NONE) != 0,
+            },
             hardware_receive_all: receives
                 && offers(info.receive_filters, libc::HWTSTAMP_FILTER_ALL),
-            hardware_raw: raw,
             clock: u32::try_from(info.clock).ok(),
             transmit_types: info.transmit_types,
             receive_filters: info.receive_filters,
@@ -60,15 +66,14 @@ impl From<TimestampInfo> for Abilities {
 impl Abilities {
     /// Whether the card can stamp any packet.
     pub fn has_hardware(&self) -> bool {
-        self.hardware_transmit || self.hardware_receive
+        self.hardware.transmit || self.hardware.receive
     }
 }
 
 impl fmt::Display for Abilities {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let software = directions(self.software_transmit, self.software_receive);
-        let hardware = directions(self.hardware_transmit, self.hardware_receive);
-        let only_ptp = self.hardware_receive && !self.hardware_receive_all;
+        let (software, hardware) = (self.software.words(), self.hardware.words());
+        let only_ptp = self.hardware.receive && !self.hardware_receive_all;
         match (software, hardware) {
             (None, None) => formatter.write_str("none"),
             (Some(software), None) => write!(formatter, "software {software}; no hardware"),
@@ -81,12 +86,14 @@ impl fmt::Display for Abilities {
     }
 }
 
-fn directions(transmit: bool, receive: bool) -> Option<&'static str> {
-    match (transmit, receive) {
-        (true, true) => Some("transmit and receive"),
-        (true, false) => Some("transmit"),
-        (false, true) => Some("receive"),
-        (false, false) => None,
+impl Directions {
+    const fn words(self) -> Option<&'static str> {
+        match (self.transmit, self.receive) {
+            (true, true) => Some("transmit and receive"),
+            (true, false) => Some("transmit"),
+            (false, true) => Some("receive"),
+            (false, false) => None,
+        }
     }
 }
 
@@ -105,8 +112,8 @@ mod tests {
     #[test]
     fn a_card_with_a_clock_can_what_ethtool_shows() {
         let card = abilities(IGB);
-        assert!(card.software_transmit && card.software_receive);
-        assert!(card.hardware_transmit && card.hardware_receive && card.hardware_raw);
+        assert!(card.software.transmit && card.software.receive);
+        assert!(card.hardware.transmit && card.hardware.receive);
         assert!(!card.hardware_receive_all);
         assert_eq!(card.clock, Some(0));
         assert_eq!(

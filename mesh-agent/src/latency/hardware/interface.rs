@@ -102,7 +102,7 @@ mod tests {
     fn loopback_is_listed_with_software_stamps_and_no_clock() {
         let interfaces = Interface::all().unwrap();
         let loopback = interfaces.iter().find(|known| known.name == "lo").unwrap();
-        assert!(loopback.abilities.software_transmit && loopback.abilities.software_receive);
+        assert!(loopback.abilities.software.transmit && loopback.abilities.software.receive);
         assert!(!loopback.abilities.has_hardware() && loopback.setting.is_none());
         assert_eq!(
             loopback.to_string(),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crate::config::HardwareStamps;
 
-pub use abilities::Abilities;
+pub use abilities::{Abilities, Directions};
 pub use clock::{Clocks, PhcClock, keep_fresh};
 pub use interface::Interface;
 pub use relation::{ClockRelation, Converted, Reading, STALE};

@@ -36,7 +36,7 @@ pub(super) fn plan(interface: &Interface, earlier: Option<&Entry>) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::hardware::Abilities;
+    use crate::latency::hardware::{Abilities, Directions};
 
     const OFF: Setting = Setting {
         flags: 0,
@@ -56,10 +56,11 @@ mod tests {
             name: "eth0".into(),
             index: 2,
             abilities: Abilities {
-                hardware_transmit: true,
-                hardware_receive: true,
+                hardware: Directions {
+                    transmit: true,
+                    receive: true,
+                },
                 hardware_receive_all: receive_all,
-                hardware_raw: true,
                 ..Abilities::default()
             },
             setting,
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn a_card_that_stamps_ptp_only_is_not_worth_switching_on() {
         let mut receives = card(false, Some(OFF));
-        receives.abilities.hardware_transmit = false;
+        receives.abilities.hardware.transmit = false;
         assert_eq!(plan(&receives, None), Plan::CannotStamp);
     }
 }

@@ -10,11 +10,11 @@ use super::Abilities;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Setting {
     /// `HWTSTAMP_FLAG_*`.
-    pub flags: i32,
+    pub flags: u32,
     /// One of `HWTSTAMP_TX_*`.
-    pub transmit: i32,
+    pub transmit: u32,
     /// One of `HWTSTAMP_FILTER_*`.
-    pub receive: i32,
+    pub receive: u32,
 }
 
 impl Setting {
@@ -25,23 +25,23 @@ impl Setting {
 
     /// Whether packets are stamped as they leave.
     pub fn stamps_sent(self) -> bool {
-        self.transmit != libc::HWTSTAMP_TX_OFF as i32
+        self.transmit != libc::HWTSTAMP_TX_OFF
     }
 
     /// Whether some packets are stamped as they come in.
     pub fn stamps_received(self) -> bool {
-        self.receive != libc::HWTSTAMP_FILTER_NONE as i32
+        self.receive != libc::HWTSTAMP_FILTER_NONE
     }
 
     /// Whether every packet is stamped as it comes in, not those of PTP only.
     pub fn stamps_all_received(self) -> bool {
-        self.receive == libc::HWTSTAMP_FILTER_ALL as i32
+        self.receive == libc::HWTSTAMP_FILTER_ALL
     }
 
     /// What is worth switching on for requests of applications: packets as they leave, and, where the
     /// card can tell more than those of PTP, as they come in. `None` if neither.
     pub fn wanted(abilities: &Abilities) -> Option<Self> {
-        let transmit = if abilities.hardware_transmit {
+        let transmit = if abilities.hardware.transmit {
             libc::HWTSTAMP_TX_ON
         } else {
             libc::HWTSTAMP_TX_OFF
@@ -53,8 +53,8 @@ impl Setting {
         };
         let setting = Self {
             flags: 0,
-            transmit: transmit as i32,
-            receive: receive as i32,
+            transmit,
+            receive,
         };
         setting.is_on().then_some(setting)
     }
