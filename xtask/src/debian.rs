@@ -112,6 +112,15 @@ const COMMANDS: &[Needed] = {
             &[Test],
             "WebSocket client and server",
         ),
+        needed(
+            "/usr/lib/python3/dist-packages/prometheus_client/__init__.py",
+            "python3-prometheus-client",
+            &[Test],
+            "reads metrics as Prometheus does",
+        ),
+        needed("tmux", "tmux", &[Test], "terminal to draw on"),
+        needed("chromium", "chromium", &[Test], "browser"),
+        needed("chromedriver", "chromium-driver", &[Test], "drives it"),
         needed("xz", "xz-utils", &[Test, Vm], "unpacks their modules"),
         needed("wrk", "wrk", &[Bench], "load generator"),
         needed(

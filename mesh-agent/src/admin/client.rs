@@ -1,6 +1,6 @@
 //! Asks the running agent.
 
-use std::{io, path::Path, time::Duration};
+use std::{fmt::Write as _, io, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use http_body_util::{BodyExt as _, Empty};
@@ -33,6 +33,19 @@ pub fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> 
             socket.display()
         )
     })
+}
+
+/// `value` as the value of a query: everything but what never means anything there is escaped.
+pub fn encoded(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(byte.into());
+        } else {
+            let _infallible = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }
 
 async fn ask(socket: &Path, path: &str) -> anyhow::Result<Bytes> {

@@ -1,5 +1,7 @@
 //! `/metrics`, in the OpenMetrics text format.
 
+mod latency;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prometheus_client::{
@@ -8,6 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::latency::LatencyMetrics;
 use super::{Report, model::Destination};
 use crate::{
     pods::PodState,
@@ -17,7 +20,9 @@ use crate::{
 
 /// Everything that is counted, as text.
 pub fn text(report: &Report) -> Result<String, fmt::Error> {
+    const END: &str = "# EOF\n";
     let pods = report.pods.report();
+    let latency = Arc::new(LatencyMetrics::of(report.pods.latency()));
     let mut registry = Registry::with_prefix("mesh_agent");
     let collector = Snapshot {
         connects: report.maps.counters(),
@@ -41,10 +46,14 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
         destinations: report.destinations(),
         detection: report.pods.detection(),
         telemetry: report.pods.telemetry().counts(),
+        latency: Arc::clone(&latency),
     };
     registry.register_collector(Box::new(collector));
     let mut text = String::new();
     encode(&mut text, &registry)?;
+    text.truncate(text.strip_suffix(END).map_or(text.len(), str::len));
+    latency.requests(&mut text)?;
+    text.push_str(END);
     Ok(text)
 }
 
@@ -62,6 +71,7 @@ struct Snapshot {
     destinations: Vec<Destination>,
     detection: Arc<DetectionCounters>,
     telemetry: TelemetryCounts,
+    latency: Arc<LatencyMetrics>,
 }
 
 impl prometheus_client::collector::Collector for Snapshot {
@@ -136,7 +146,8 @@ impl prometheus_client::collector::Collector for Snapshot {
             counter(&mut encoder, name, help, count)?;
         }
         traffic(&mut encoder, &self.traffic)?;
-        destinations(&mut encoder, &self.destinations)
+        destinations(&mut encoder, &self.destinations)?;
+        self.latency.encode(&mut encoder)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod client;
 pub mod latency;
 mod metrics;
 pub mod model;
+mod page;
 mod report;
 mod server;
 mod socket;

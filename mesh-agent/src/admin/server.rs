@@ -11,14 +11,14 @@ use axum::{
     Json, Router,
     extract::{Query, State},
     http::{StatusCode, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use super::{AdminSocket, Report, latency, metrics};
+use super::{AdminSocket, Report, latency, metrics, page};
 
 /// Why a server cannot start.
 #[derive(Debug, Error)]
@@ -68,7 +68,7 @@ pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<AdminSocket, Admi
     Ok(socket)
 }
 
-/// Serves `/metrics`, `/healthz` (the process lives) and `/readyz` (every pod is enrolled).
+/// Serves `/metrics`, `/healthz` (the process lives), `/readyz` (every pod is enrolled), and a page to look at.
 pub async fn serve_metrics(address: SocketAddr, report: Arc<Report>) -> Result<(), AdminError> {
     let listener = TcpListener::bind(address)
         .await
@@ -77,19 +77,26 @@ pub async fn serve_metrics(address: SocketAddr, report: Arc<Report>) -> Result<(
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readiness))
+        .merge(page::router())
         .with_state(report);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
 }
 
 /// Answers with what `read` gives.
-fn json<T: Serialize + Send + 'static>(read: fn(&Report) -> T) -> MethodRouter<Arc<Report>> {
-    get(async move |State(report): State<Arc<Report>>| {
-        on_thread(move || read(&report))
-            .await
-            .map(Json)
-            .ok_or(StatusCode::INTERNAL_SERVER_ERROR)
-    })
+pub(super) fn json<T: Serialize + Send + 'static>(
+    read: fn(&Report) -> T,
+) -> MethodRouter<Arc<Report>> {
+    get(async move |State(report): State<Arc<Report>>| answer(move || read(&report)).await)
+}
+
+/// The same of what is no function of the report alone.
+pub(super) async fn answer<T: Serialize + Send + 'static>(
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Response {
+    let read = on_thread(read).await.map(Json);
+    read.ok_or(StatusCode::INTERNAL_SERVER_ERROR)
+        .into_response()
 }
 
 /// Which requests are asked for.
@@ -109,7 +116,7 @@ async fn traces(
     Query(which): Query<WhichTraces>,
 ) -> impl IntoResponse {
     const MOST: usize = 20;
-    on_thread(move || {
+    answer(move || {
         let (pod, destination) = (which.pod.as_deref(), which.destination.as_deref());
         if let Some(next) = which.next {
             report.measure_next(destination, next);
@@ -122,8 +129,6 @@ async fn traces(
         )
     })
     .await
-    .map(Json)
-    .ok_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Runs `read` on a thread of its own: it makes a system call for every entry of a map, and the

@@ -37,7 +37,7 @@ use crate::{
 use event_log::log_events;
 use place::Place;
 pub use place::holder_of;
-use signals::Signals;
+pub use signals::Signals;
 
 /// Runs the agent with the configuration file `path` until SIGTERM or SIGINT, then drains.
 pub fn run(path: &Path) -> anyhow::Result<()> {

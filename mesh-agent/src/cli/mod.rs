@@ -4,11 +4,16 @@ mod advise;
 mod check;
 mod connections;
 mod destinations;
+mod latency;
 mod output;
 mod pods;
 mod run;
 mod schema;
+mod stages;
 mod status;
+mod top;
+mod trace;
+mod unknown;
 mod validate;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -48,6 +53,12 @@ enum Verb {
     Advise(advise::Advise),
     /// The open connections of the running agent.
     Connections(Reading),
+    /// Where the time of requests went: in the mesh, in the network, in the server.
+    Latency(latency::Latency),
+    /// Single requests, each with its stamps as a waterfall.
+    Trace(trace::Trace),
+    /// Pods, destinations, rates, breakers and where time goes, live in this terminal.
+    Top(top::Top),
 }
 
 /// Options of the verbs that ask the running agent.
@@ -73,6 +84,9 @@ pub fn main() -> ExitCode {
         Verb::Destinations(reading) => destinations::run(&reading),
         Verb::Advise(verb) => verb.run(),
         Verb::Connections(reading) => connections::run(&reading),
+        Verb::Latency(verb) => verb.run(),
+        Verb::Trace(verb) => verb.run(),
+        Verb::Top(verb) => verb.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,9 @@
 mod captured;
 mod cost;
 mod matching;
+mod page;
+mod shown;
+mod terminal;
 mod truth;
 mod used;
 

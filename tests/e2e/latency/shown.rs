@@ -1,0 +1,185 @@
+//! What was measured is shown: by `latency`, and to Prometheus.
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_tests::{Agent, Node, scenario, wait_until};
+use serde_json::Value;
+
+use super::{BOUND, EVERY, Exact};
+
+/// The metrics as the parser of Prometheus' client understands them.
+pub fn families(node: &Node, agent: &Agent) -> Result<Value> {
+    let path = node.dir().join("metrics.txt");
+    std::fs::write(&path, agent.metrics()?)?;
+    let program = mesh_tests::program("openmetrics.py");
+    let command = format!(
+        "exec {} {} < {}",
+        mesh_tests::python(),
+        program.display(),
+        path.display()
+    );
+    node.spawn("pods", ["sh", "-c", &command])?
+        .finish(BOUND)?
+        .json()
+}
+
+/// The samples of a family.
+fn samples<'a>(families: &'a Value, family: &str) -> Result<&'a Vec<Value>> {
+    let samples = families[family]["samples"].as_array();
+    samples.with_context(|| format!("no {family}"))
+}
+
+fn wait_measured(agent: &Agent, count: u64) -> Result<Value> {
+    let mut answer = Value::Null;
+    wait_until(BOUND, "the requests to be measured", || {
+        answer = agent.json("latency")?;
+        Ok(answer["destinations"][0]["recent"]["count"].as_u64() >= Some(count))
+    })?;
+    Ok(answer)
+}
+
+#[test]
+fn latency_shows_that_the_server_is_slow() {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        let agent = node.agent(&exact.config(node, EVERY, "{}"))?;
+        let empty = agent.verb(["latency"])?;
+        ensure!(
+            empty.contains("no request has been measured yet"),
+            "{empty}"
+        );
+        let empty = agent.verb(["latency", "web"])?;
+        ensure!(
+            empty.contains("no request to web has been measured"),
+            "{empty}"
+        );
+        exact.ask("/wait?us=5000", 40, &[])?;
+        wait_measured(&agent, 40)?;
+        let text = agent.verb(["latency"])?;
+        let slowest = text.lines().find(|line| line.contains("slowest: server"));
+        ensure!(
+            slowest.is_some_and(|line| line.contains("% of the time at p50")),
+            "{text}"
+        );
+        ensure!(
+            text.contains("40 requests measured in the last half to whole minute"),
+            "{text}"
+        );
+        ensure!(
+            text.contains("every request, at most 1000000 a second"),
+            "{text}"
+        );
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        ensure!(widest <= Some(80) && !text.contains('\u{1b}'), "{text}");
+        let bar = text
+            .lines()
+            .find(|line| line.trim_start().starts_with("p50"));
+        let server = bar.map_or(0, |bar| bar.matches('█').count());
+        ensure!(server > 48, "{text}");
+        // One destination: by pod and server too; and since the start.
+        let text = agent.verb(["latency", "web", "--since-start"])?;
+        ensure!(text.contains("client → 10."), "{text}");
+        ensure!(text.contains("since the agent started"), "{text}");
+        let json: Value =
+            serde_json::from_str(&agent.verb(["latency", "web", "--output", "json"])?)?;
+        ensure!(json["series"][0]["pod"] == "client", "{json}");
+        let server = json["series"][0]["sinceStart"]["times"]["server"]["p50"].as_f64();
+        ensure!(
+            server.is_some_and(|it| (4_800.0..6_000.0).contains(&it)),
+            "{json}"
+        );
+        // A name that is nearly right.
+        let socket = node.dir().join("admin.sock").display().to_string();
+        let wrong = node.agent_verb(["latency", "wbe", "--admin-socket", &socket])?;
+        ensure!(
+            !wrong.status.success() && wrong.stderr.contains("near: web"),
+            "{wrong:?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn without_sampling_latency_says_so() {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        let agent = node.agent(&exact.config(node, "latency: {sample: 0}", "{}"))?;
+        exact.ask("/wait?us=0", 3, &[])?;
+        let text = agent.verb(["latency"])?;
+        ensure!(text.contains("`latency.sample` is 0"), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
+fn stages_are_metrics_and_slow_requests_lead_to_their_traces() {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        let config = exact.config(node, EVERY, "{}");
+        let agent = node
+            .agent(&config.agent("tracing: {sample: 1, otlp: 'http://127.0.0.1:9/v1/traces'}"))?;
+        exact.ask("/wait?us=20000", 20, &[])?;
+        wait_measured(&agent, 20)?;
+        let families = families(node, &agent)?;
+        let of = |family: &str, name: &str, labels: &[(&str, &str)]| -> Result<Value> {
+            let samples = samples(&families, family)?.iter();
+            let mut fits = samples.filter(|it| {
+                it["name"] == name
+                    && labels
+                        .iter()
+                        .all(|(label, value)| it["labels"][label] == *value)
+            });
+            fits.next()
+                .cloned()
+                .with_context(|| format!("no {name} {labels:?}"))
+        };
+        let stage = |stage: &str, le: &str| -> Result<f64> {
+            let labels = [
+                ("pod", "client"),
+                ("destination", "web"),
+                ("stage", stage),
+                ("le", le),
+            ];
+            let sample = of(
+                "mesh_agent_stage_seconds",
+                "mesh_agent_stage_seconds_bucket",
+                &labels,
+            )?;
+            sample["value"].as_f64().context("no number")
+        };
+        ensure!(stage("server", "0.01")? == 0.0 && stage("server", "0.05")? == 20.0);
+        ensure!(stage("mesh", "0.01")? == 20.0, "the mesh is not slow");
+        let whole = (
+            "mesh_agent_request_seconds",
+            "mesh_agent_request_seconds_bucket",
+        );
+        let slow = of(whole.0, whole.1, &[("destination", "web"), ("le", "0.025")])?;
+        let id = slow["exemplar"]["labels"]["trace_id"]
+            .as_str()
+            .context("no exemplar")?;
+        let traces = super::traces(node, 20)?;
+        ensure!(traces.iter().any(|it| it["traceId"] == id), "{slow}");
+        let value = slow["exemplar"]["value"].as_f64();
+        ensure!(
+            value.is_some_and(|it| (0.02..0.025).contains(&it)),
+            "{slow}"
+        );
+        let sum = of(
+            "mesh_agent_request_seconds",
+            "mesh_agent_request_seconds_sum",
+            &[],
+        )?;
+        ensure!(
+            sum["value"]
+                .as_f64()
+                .is_some_and(|it| (0.4..0.5).contains(&it)),
+            "{sum}"
+        );
+        let matched = of(
+            "mesh_agent_stamps",
+            "mesh_agent_stamps_total",
+            &[("outcome", "matched")],
+        )?;
+        ensure!(matched["value"].as_f64() >= Some(40.0), "{matched}");
+        Ok(())
+    });
+}
