@@ -9,6 +9,7 @@
 //! - [`pods`]: which pods there are, their network namespaces, sockets inside them
 //! - [`proxy`]: moves bytes, answers DNS
 //! - [`policy`]: decides, without I/O or a clock of its own
+//! - [`latency`]: where time goes, by packet timestamps
 //! - [`kernel`]: loads, attaches and updates the kernel half; the only room that knows aya
 //! - [`config`]: the file
 

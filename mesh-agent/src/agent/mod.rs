@@ -25,6 +25,10 @@ use crate::{
     kernel::{
         Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log, sweep_steering,
     },
+    latency::{
+        hardware::{HardwareTimestamps, keep_fresh},
+        use_cards,
+    },
     one_line::one_line,
     pods::{self, PodError, PodSet},
     proxy::SharedRates,
@@ -69,6 +73,7 @@ struct Agent {
     attached: Attached,
     admin_socket: AdminSocket,
     tasks: Vec<JoinHandle<()>>,
+    hardware: HardwareTimestamps,
     /// Held as long as this agent runs.
     _place: Place,
 }
@@ -92,6 +97,9 @@ impl Agent {
         let place = Place::take(&cgroup, &config.agent.pin_path)?;
         let mut loaded = Loaded::load(&config.agent.pin_path, config.agent.max_connections)?;
         let maps = Arc::new(loaded.maps()?);
+        // Dropped on an error below, which sets the cards back.
+        let hardware = HardwareTimestamps::start(config.latency.hardware);
+        use_cards(hardware.clocks());
         let telemetry = Arc::new(Telemetry::start(&config.agent)?);
         let shared_rates = shared_rates(&config.agent)?;
         let pods = PodSet::new(Arc::clone(&maps), &config.agent, telemetry, shared_rates);
@@ -144,6 +152,7 @@ impl Agent {
         let tasks = vec![
             tokio::spawn(log_events(events, Arc::clone(&pods))),
             tokio::spawn(kernel_log(logger)),
+            tokio::spawn(keep_fresh(hardware.clocks())),
         ];
         tracing::info!(
             "ready: {} of {} pods enrolled, capturing in {}",
@@ -158,6 +167,7 @@ impl Agent {
             attached,
             admin_socket,
             tasks,
+            hardware,
             _place: place,
         })
     }
@@ -230,6 +240,7 @@ impl Agent {
         }
         let detached = self.attached.detach();
         drop(self.admin_socket);
+        drop(self.hardware);
         detached?;
         tracing::info!("stopped: nothing is captured any more");
         Ok(())

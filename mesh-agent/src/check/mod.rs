@@ -1,6 +1,7 @@
 //! Is this machine able to run the agent? Each finding says what to do.
 
 mod cgroup;
+mod interfaces;
 mod kernel;
 mod leftovers;
 mod privileges;
@@ -9,6 +10,8 @@ mod rivals;
 use std::{fmt, path::Path};
 
 use serde::Serialize;
+
+use crate::latency::hardware::Interface;
 
 /// How a finding ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -76,13 +79,15 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at everything; `cgroup` is the directory that the agent would attach to, if not the root.
-pub fn all(cgroup: Option<&Path>) -> Vec<Finding> {
+/// Looks at everything; `cgroup` is the directory that the agent would attach to, if not the root,
+/// `interfaces` are those of this network namespace.
+pub fn all(cgroup: Option<&Path>, interfaces: &[Interface]) -> Vec<Finding> {
     let mut findings = vec![kernel::version(), privileges::privileges(), kernel::btf()];
     findings.extend(kernel::build_options());
     findings.push(kernel::bpf_filesystem());
     findings.extend(cgroup::cgroup(cgroup));
     findings.push(privileges::open_files());
+    findings.extend(interfaces::interfaces(interfaces));
     if findings
         .iter()
         .all(|finding| finding.verdict != Verdict::Failed)

@@ -8,6 +8,7 @@ use super::{Output, output};
 use crate::{
     check::{self, Finding, Verdict},
     config::{self, CgroupPath},
+    latency::hardware::Interface,
 };
 
 /// Can this machine run the agent? Names what is missing and what to do.
@@ -24,15 +25,19 @@ pub struct Check {
 impl Check {
     /// Prints the findings; fails if one of them keeps the agent from running.
     pub fn run(&self) -> ExitCode {
-        match self.findings() {
+        // Without them the agent can do what else it does.
+        let interfaces = Interface::all().unwrap_or_default();
+        match self.findings(&interfaces) {
             Ok(findings) => {
                 let failed = findings
                     .iter()
                     .any(|finding| finding.verdict == Verdict::Failed);
                 let printed = match self.output {
-                    Output::Json => {
-                        output::json(&serde_json::json!({ "able": !failed, "findings": findings }))
-                    }
+                    Output::Json => output::json(&serde_json::json!({
+                        "able": !failed,
+                        "findings": findings,
+                        "interfaces": interfaces,
+                    })),
                     Output::Table => print(&findings, failed),
                 };
                 if failed || printed.is_err() {
@@ -48,7 +53,7 @@ impl Check {
         }
     }
 
-    fn findings(&self) -> anyhow::Result<Vec<Finding>> {
+    fn findings(&self, interfaces: &[Interface]) -> anyhow::Result<Vec<Finding>> {
         let cgroup = match &self.config {
             Some(path) => match config::load(path)?.config.agent.cgroup {
                 CgroupPath::Auto => None,
@@ -56,7 +61,7 @@ impl Check {
             },
             None => None,
         };
-        Ok(check::all(cgroup.as_deref()))
+        Ok(check::all(cgroup.as_deref(), interfaces))
     }
 }
 

@@ -6,7 +6,7 @@ use nix::sys::time::TimeSpec;
 
 /// A time of the system clock (`CLOCK_REALTIME`), in nanoseconds since 1970: what the kernel's software
 /// timestamps are in. It can be set, so that differences have to be looked at before they are believed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(pub u64);
 
 impl Nanos {

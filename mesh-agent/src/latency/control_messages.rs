@@ -1,134 +1,204 @@
-//! Timestamps in the control messages that `recvmsg` gives: of what was received, and from the error queue of
-//! what was sent.
+//! Timestamps out of the control messages that `recvmsg` gives, without allocating or copying.
 //!
-//! Layouts: `struct cmsghdr` of socket(7), `struct scm_timestamping` and `struct sock_extended_err` of
-//! include/uapi/linux/errqueue.h. Nothing is allocated.
+//! What the bytes mean is in `include/uapi/linux/errqueue.h`, `include/uapi/linux/net_tstamp.h` and
+//! `Documentation/networking/timestamping.rst` of the kernel.
 
-use super::clock::Nanos;
+#[cfg(test)]
+mod tests;
 
-/// `SO_EE_ORIGIN_TIMESTAMPING`.
-const ORIGIN_TIMESTAMPING: u8 = 4;
-/// `struct cmsghdr` and what it is padded to, on 64-bit machines.
-const HEAD: usize = 16;
+use super::{HardwareNanos, SystemNanos};
 
-/// What the kernel and the card say of one packet.
+/// `SCM_TIMESTAMPING`: three `struct timespec`: software, unused, hardware.
+const TIMESTAMPING: (i32, i32) = (libc::SOL_SOCKET, libc::SO_TIMESTAMPING);
+/// `SCM_TIMESTAMPING_PKTINFO`: `struct scm_ts_pktinfo`.
+const PACKET_INFO: (i32, i32) = (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING_PKTINFO);
+/// What comes with a message of the error queue: `struct sock_extended_err`.
+const ERRORS: [(i32, i32); 2] = [
+    (libc::SOL_IP, libc::IP_RECVERR),
+    (libc::SOL_IPV6, libc::IPV6_RECVERR),
+];
+
+/// `SCM_TSTAMP_*`: which moment of a sent byte it is.
+const SENT: u32 = 0;
+const SCHEDULED: u32 = 1;
+const ACKNOWLEDGED: u32 = 2;
+
+/// A control message's header: its length with this header, level and type.
+const HEADER: usize = size_of::<libc::cmsghdr>();
+/// Control messages begin at multiples of this.
+const ALIGNMENT: usize = size_of::<usize>();
+/// One of a `struct timespec`'s two fields.
+const WORD: usize = size_of::<libc::c_long>();
+
+/// Room for the control messages of one `recvmsg`, bytes: more than timestamps, packet information
+/// and error need together.
+pub const CONTROL_SPACE: usize = 256;
+
+/// When it was, by each clock that tells. With `SOF_TIMESTAMPING_OPT_TX_SWHW` a transmission's two
+/// stamps come as two messages, each with one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamps {
     /// By the kernel.
-    pub software: Option<Nanos>,
-    /// By the card, on its own clock.
-    pub hardware: Option<Nanos>,
+    pub software: Option<SystemNanos>,
+    /// By the network card, by its own clock.
+    pub hardware: Option<HardwareNanos>,
 }
 
-/// Where on its way a packet was stamped (`SCM_TSTAMP_*`).
+impl Stamps {
+    fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Which packet a hardware receive stamp is of (`SOF_TIMESTAMPING_OPT_PKTINFO`). Datagrams have it,
+/// TCP does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransmitPoint {
-    /// Handed to the device, by the driver or the card.
-    Sent,
-    /// Handed to the queue of the device.
+pub struct PacketInfo {
+    /// The interface that received it, also if it came on through others.
+    pub interface: u32,
+    /// Its length at the link layer, bytes.
+    pub length: u32,
+}
+
+/// What [`received`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveStamp {
+    /// When the last byte of what was read came in.
+    pub stamps: Stamps,
+    /// Of which packet.
+    pub packet: Option<PacketInfo>,
+}
+
+/// Which moment of a sent byte or datagram it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// It was given to the queueing discipline (`SOF_TIMESTAMPING_TX_SCHED`).
     Scheduled,
-    /// Acknowledged by the peer's kernel.
+    /// It was given to the device, by the software stamp; it left, by the hardware stamp.
+    Sent,
+    /// The peer's kernel acknowledged it (`SOF_TIMESTAMPING_TX_ACK`).
     Acknowledged,
 }
 
-/// A stamp of something that was sent.
+/// What [`transmitted`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransmitStamp {
-    /// Where.
-    pub point: TransmitPoint,
-    /// TCP: the last byte that it is of, counted from when stamps were asked for. UDP: which datagram.
+    /// Which moment it is.
+    pub moment: Moment,
+    /// Which byte of the stream, or which datagram (`SOF_TIMESTAMPING_OPT_ID`). It wraps around.
     pub key: u32,
-    /// When.
+    /// When that was.
     pub stamps: Stamps,
 }
 
-/// The stamps of what was received.
-pub fn received(control: &[u8]) -> Option<Stamps> {
-    let timestamping = messages(control).find(|message| message.is_timestamping());
-    timestamping.and_then(|message| stamps(message.data))
-}
-
-/// A stamp from an error queue; `None` if it is an error.
-pub fn transmitted(control: &[u8]) -> Option<TransmitStamp> {
-    let mut found = None;
-    let mut about = None;
-    for message in messages(control) {
-        if message.is_timestamping() {
-            found = stamps(message.data);
-        } else if message.is_error() {
-            about = error(message.data);
+/// The receive stamp among the control messages of a `recvmsg`; `None` if there is none.
+pub fn received(control: &[u8]) -> Option<ReceiveStamp> {
+    let mut stamps = Stamps::default();
+    let mut packet = None;
+    for (kind, data) in Messages(control) {
+        if kind == TIMESTAMPING {
+            stamps = read_stamps(data)?;
+        } else if kind == PACKET_INFO {
+            packet = read_packet_info(data);
         }
     }
-    let (point, key) = about?;
-    Some(TransmitStamp {
-        point,
+    (!stamps.is_empty()).then_some(ReceiveStamp { stamps, packet })
+}
+
+/// The transmit stamp among the control messages of a `recvmsg` with `MSG_ERRQUEUE`; `None` if it is
+/// another message of that queue, such as an ICMP error, or a moment that this does not know.
+pub fn transmitted(control: &[u8]) -> Option<TransmitStamp> {
+    let mut stamps = Stamps::default();
+    let mut which = None;
+    for (kind, data) in Messages(control) {
+        if kind == TIMESTAMPING {
+            stamps = read_stamps(data)?;
+        } else if ERRORS.contains(&kind) {
+            which = Some(read_error(data)?);
+        }
+    }
+    let (moment, key) = which?;
+    (!stamps.is_empty()).then_some(TransmitStamp {
+        moment,
         key,
-        stamps: found?,
+        stamps,
     })
 }
 
-struct Message<'a> {
-    level: i32,
-    kind: i32,
-    data: &'a [u8],
-}
+/// The control messages in a buffer, as `CMSG_FIRSTHDR` and `CMSG_NXTHDR` find them: level and type,
+/// and data. Ends at the first that is not whole.
+struct Messages<'a>(&'a [u8]);
 
-impl Message<'_> {
-    fn is_timestamping(&self) -> bool {
-        self.level == libc::SOL_SOCKET && self.kind == libc::SCM_TIMESTAMPING
+impl<'a> Iterator for Messages<'a> {
+    type Item = ((i32, i32), &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = usize::from_ne_bytes(read(self.0, 0)?);
+        let level = i32::from_ne_bytes(read(self.0, ALIGNMENT)?);
+        let kind = i32::from_ne_bytes(read(self.0, ALIGNMENT + size_of::<i32>())?);
+        let data = self.0.get(HEADER..length)?;
+        let next = length.checked_next_multiple_of(ALIGNMENT)?;
+        self.0 = self.0.get(next..).unwrap_or_default();
+        Some(((level, kind), data))
     }
-
-    fn is_error(&self) -> bool {
-        (self.level == libc::SOL_IP && self.kind == libc::IP_RECVERR)
-            || (self.level == libc::SOL_IPV6 && self.kind == libc::IPV6_RECVERR)
-    }
 }
 
-fn messages(mut control: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    std::iter::from_fn(move || {
-        let length = u64_at(control, 0)? as usize;
-        let data = control.get(HEAD..length)?;
-        let message = Message {
-            level: u32_at(control, 8)?.cast_signed(),
-            kind: u32_at(control, 12)?.cast_signed(),
-            data,
-        };
-        control = control.get(length.next_multiple_of(8)..).unwrap_or(&[]);
-        Some(message)
-    })
+fn read<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
 }
 
-/// Three times: by software, one that is not used any more, by hardware. 0 is none.
-fn stamps(data: &[u8]) -> Option<Stamps> {
-    let time = |at| {
-        let (seconds, nanos) = (u64_at(data, at)?, u64_at(data, at + 8)?);
-        Some(Nanos(seconds * 1_000_000_000 + nanos))
-    };
-    let some = |time: Nanos| (time.0 > 0).then_some(time);
+fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
+    read(bytes, offset).map(u32::from_ne_bytes)
+}
+
+/// `struct scm_timestamping`; an entry that is 0 is not there.
+fn read_stamps(data: &[u8]) -> Option<Stamps> {
+    let is_there = |nanos: &u64| *nanos != 0;
     Some(Stamps {
-        software: some(time(0)?),
-        hardware: some(time(32)?),
+        software: Some(read_timespec(data, 0)?)
+            .filter(is_there)
+            .map(SystemNanos),
+        hardware: Some(read_timespec(data, 2)?)
+            .filter(is_there)
+            .map(HardwareNanos),
     })
 }
 
-fn error(data: &[u8]) -> Option<(TransmitPoint, u32)> {
+/// Entry `index` of an array of `struct timespec`, nanoseconds; 0 for one before 1970.
+fn read_timespec(data: &[u8], index: usize) -> Option<u64> {
+    let at = index * 2 * WORD;
+    let seconds = libc::c_long::from_ne_bytes(read(data, at)?);
+    let nanos = libc::c_long::from_ne_bytes(read(data, at + WORD)?);
+    let (seconds, nanos) = (u64::try_from(seconds), u64::try_from(nanos));
+    let sum = seconds.ok().zip(nanos.ok()).and_then(|(seconds, nanos)| {
+        let seconds = seconds.checked_mul(1_000_000_000)?;
+        seconds.checked_add(nanos)
+    });
+    Some(sum.unwrap_or(0))
+}
+
+/// `struct scm_ts_pktinfo`: if_index, pkt_length, two reserved. `None` where the kernel no longer knows
+/// the interface.
+fn read_packet_info(data: &[u8]) -> Option<PacketInfo> {
+    let info = PacketInfo {
+        interface: read_u32(data, 0)?,
+        length: read_u32(data, 4)?,
+    };
+    (info.interface != 0).then_some(info)
+}
+
+/// `struct sock_extended_err`: errno, origin, type, code, padding, info, data.
+fn read_error(data: &[u8]) -> Option<(Moment, u32)> {
+    let errno = read_u32(data, 0)?;
     let origin = *data.get(4)?;
-    let point = match u32_at(data, 8)? {
-        0 => TransmitPoint::Sent,
-        1 => TransmitPoint::Scheduled,
-        2 => TransmitPoint::Acknowledged,
+    if errno != libc::ENOMSG.cast_unsigned() || origin != libc::SO_EE_ORIGIN_TIMESTAMPING {
+        return None;
+    }
+    let moment = match read_u32(data, 8)? {
+        SENT => Moment::Sent,
+        SCHEDULED => Moment::Scheduled,
+        ACKNOWLEDGED => Moment::Acknowledged,
         _ => return None,
     };
-    let key = u32_at(data, 12)?;
-    (origin == ORIGIN_TIMESTAMPING).then_some((point, key))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let bytes = bytes.get(at..at + 8)?;
-    Some(u64::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at + 4)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    Some((moment, read_u32(data, 12)?))
 }

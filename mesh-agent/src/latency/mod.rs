@@ -5,9 +5,12 @@
 //! (`sampler`), and what is remembered of them (`book`, `series`).
 
 mod book;
+mod cards;
 mod clock;
 mod control_messages;
+pub mod hardware;
 mod leg;
+mod nanos;
 mod round_trip;
 mod sampler;
 mod series;
@@ -18,8 +21,11 @@ mod transmit_log;
 mod writable;
 
 pub use book::{Book, BookCounts, Key, Trace};
-pub use clock::Nanos;
+pub use cards::use_cards;
+pub use clock::{Nanos, Nanos as SystemNanos};
+pub use control_messages::Stamps;
 pub use leg::{Heard, Leg};
+pub use nanos::HardwareNanos;
 pub use round_trip::{Answered, RoundTrip};
 pub use sampler::{Rate, Sampler};
 pub use series::{Figure, Figures, SHORTEST, Series};

@@ -17,9 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::control_messages::{self, Stamps, TransmitStamp};
 
-/// Room for the control messages of one packet: two timestamps, an extended error with an address, and
-/// packet information.
-const CONTROL: usize = 256;
+const CONTROL: usize = control_messages::CONTROL_SPACE;
 /// Stamps taken from an error queue at once.
 const AT_ONCE: usize = 4;
 
@@ -162,7 +160,8 @@ unsafe fn receive_at(
     let count = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     let there = message.msg_controllen.min(CONTROL);
-    Ok((count, control_messages::received(&control.0[..there])))
+    let stamp = control_messages::received(&control.0[..there]);
+    Ok((count, stamp.map(|stamp| stamp.stamps)))
 }
 
 /// Sends, and asks for stamps of the last byte that is taken.

@@ -5,7 +5,7 @@
 //! the answer's first byte is the network's, there and back, as far as the round-trip time says, and the
 //! server's for the rest.
 
-use super::{clock::Nanos, control_messages::Stamps};
+use super::{cards, clock::Nanos, control_messages::Stamps};
 
 /// Parts of a request's time, in the order of its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,18 +109,13 @@ pub struct Arrival {
 impl Arrival {
     /// One that was read just now, with these stamps.
     pub fn now(stamps: Option<Stamps>) -> Self {
-        Self::read_now(stamps.and_then(|stamps| stamps.software))
-    }
-
-    /// One that was read just now, and came at that time, if that is known.
-    pub fn read_now(came: Option<Nanos>) -> Self {
         let read = Nanos::now();
+        let at_reading = Stamp {
+            at: read,
+            ..Stamp::default()
+        };
         Self {
-            stamp: Stamp {
-                at: came.unwrap_or(read),
-                source: came.map_or(Source::Clock, |_| Source::Software),
-                uncertainty: 0,
-            },
+            stamp: stamps.and_then(cards::best).unwrap_or(at_reading),
             read,
         }
     }

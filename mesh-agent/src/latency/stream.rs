@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{clock::Nanos, control_messages::Stamps, leg::Leg, socket, writable::Writable};
+use super::{cards, clock::Nanos, control_messages::Stamps, leg::Leg, socket, writable::Writable};
 
 /// A TCP connection whose packets can be measured.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl StampedStream {
         if self.leg.is_prepared() {
             return true;
         }
-        let prepared = socket::prepare_stream(&self.stream, false);
+        let prepared = socket::prepare_stream(&self.stream, cards::are_used());
         if let Err(error) = &prepared
             && error.kind() != io::ErrorKind::WouldBlock
         {
@@ -151,6 +151,13 @@ impl StampedStream {
     /// Writes as much as there is room for, with stamps if they are wanted.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let asked = self.leg.asked().filter(|_| self.prepare());
+        let asked = asked.map(|asked| {
+            if cards::are_used() {
+                asked.by_card()
+            } else {
+                asked
+            }
+        });
         let count = match asked {
             Some(asked) => self.stream.try_io(Interest::WRITABLE, || {
                 socket::send(&self.stream, slices, asked)

@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 
 use super::{
+    HardwareNanos, cards,
     clock::Nanos,
-    control_messages::{Stamps, TransmitPoint, TransmitStamp},
+    control_messages::{Moment, Stamps, TransmitStamp},
     stages::{Source, Stamp},
 };
 
@@ -28,7 +29,7 @@ pub struct Write {
     /// Handed to the device.
     pub sent: Option<Nanos>,
     /// The same by the card, on its own clock.
-    pub sent_by_card: Option<Nanos>,
+    pub sent_by_card: Option<HardwareNanos>,
     /// Acknowledged by the peer's kernel.
     pub acknowledged: Option<Nanos>,
 }
@@ -36,6 +37,9 @@ pub struct Write {
 impl Write {
     /// When it was handed to the device, as well as that is known.
     pub fn left(&self) -> Stamp {
+        if let Some(stamp) = self.sent_by_card.and_then(cards::to_system) {
+            return stamp;
+        }
         let (at, source) = match (self.sent, self.scheduled) {
             (Some(at), _) => (at, Source::Software),
             (None, Some(at)) => (at, Source::Scheduled),
@@ -92,10 +96,10 @@ impl TransmitLog {
             return;
         };
         let Stamps { software, hardware } = stamp.stamps;
-        let is_new = match stamp.point {
-            TransmitPoint::Scheduled => take(&mut write.scheduled, software),
-            TransmitPoint::Acknowledged => take(&mut write.acknowledged, software),
-            TransmitPoint::Sent => {
+        let is_new = match stamp.moment {
+            Moment::Scheduled => take(&mut write.scheduled, software),
+            Moment::Acknowledged => take(&mut write.acknowledged, software),
+            Moment::Sent => {
                 // One message each, or one with both.
                 let by_card = take(&mut write.sent_by_card, hardware);
                 take(&mut write.sent, software) || by_card
@@ -127,7 +131,7 @@ impl TransmitLog {
 }
 
 /// Keeps the first.
-const fn take(place: &mut Option<Nanos>, stamp: Option<Nanos>) -> bool {
+const fn take<T: Copy>(place: &mut Option<T>, stamp: Option<T>) -> bool {
     if place.is_none() && stamp.is_some() {
         *place = stamp;
         true
@@ -142,9 +146,9 @@ mod tests {
 
     use super::*;
 
-    fn stamp(point: TransmitPoint, end: u64, at: u64) -> TransmitStamp {
+    fn stamp(moment: Moment, end: u64, at: u64) -> TransmitStamp {
         TransmitStamp {
-            point,
+            moment,
             key: end.wrapping_sub(1) as u32,
             stamps: Stamps {
                 software: Some(Nanos(at)),
@@ -157,18 +161,18 @@ mod tests {
     fn software_and_hardware_stamps_of_one_write_come_apart() {
         let mut log = TransmitLog::default();
         log.wrote(10, Nanos(1));
-        log.stamped(stamp(TransmitPoint::Sent, 10, 2));
+        log.stamped(stamp(Moment::Sent, 10, 2));
         let by_card = Stamps {
             software: None,
-            hardware: Some(Nanos(7)),
+            hardware: Some(HardwareNanos(7)),
         };
         log.stamped(TransmitStamp {
             stamps: by_card,
-            ..stamp(TransmitPoint::Sent, 10, 0)
+            ..stamp(Moment::Sent, 10, 0)
         });
         let write = log.last_since(0).unwrap();
         assert_eq!(write.sent, Some(Nanos(2)));
-        assert_eq!(write.sent_by_card, Some(Nanos(7)));
+        assert_eq!(write.sent_by_card, Some(HardwareNanos(7)));
         assert_eq!(log.take_counts().matched, 2);
     }
 
@@ -191,16 +195,16 @@ mod tests {
                 // What goes out with the next write has no stamp of its own.
                 ends.push((end, *joined == 0 && number + 1 < lengths.len()));
             }
-            let mut pending: Vec<(u64, TransmitPoint)> = ends
+            let mut pending: Vec<(u64, Moment)> = ends
                 .iter()
                 .filter(|(_, joined)| !joined)
                 .flat_map(|(end, _)| {
-                    [TransmitPoint::Scheduled, TransmitPoint::Sent, TransmitPoint::Acknowledged]
+                    [Moment::Scheduled, Moment::Sent, Moment::Acknowledged]
                         .map(|point| (*end, point))
                 })
                 .collect();
             let all = pending.len();
-            let mut first: Vec<(u64, TransmitPoint, u64)> = Vec::new();
+            let mut first: Vec<(u64, Moment, u64)> = Vec::new();
             let mut again = 0;
             for (time, index) in order.iter().enumerate() {
                 let Some(&(end, point)) = pending.get(index.index(all)) else { continue };
@@ -215,16 +219,16 @@ mod tests {
             pending.clear();
             let is_known = ends.iter().any(|(end, _)| end.wrapping_sub(1) as u32 == strange);
             if !is_known {
-                log.stamped(TransmitStamp { key: strange, ..stamp(TransmitPoint::Sent, 1, 9) });
+                log.stamped(TransmitStamp { key: strange, ..stamp(Moment::Sent, 1, 9) });
             }
             for write in &log.writes {
                 let of = |point| {
                     let mut seen = first.iter();
                     seen.find(|seen| (seen.0, seen.1) == (write.end, point)).map(|seen| Nanos(seen.2))
                 };
-                prop_assert_eq!(write.scheduled, of(TransmitPoint::Scheduled));
-                prop_assert_eq!(write.sent, of(TransmitPoint::Sent));
-                prop_assert_eq!(write.acknowledged, of(TransmitPoint::Acknowledged));
+                prop_assert_eq!(write.scheduled, of(Moment::Scheduled));
+                prop_assert_eq!(write.sent, of(Moment::Sent));
+                prop_assert_eq!(write.acknowledged, of(Moment::Acknowledged));
             }
             prop_assert_eq!(log.last_since(begin).map(|write| write.end), Some(end));
             prop_assert_eq!(log.last_since(end), None);

@@ -24,6 +24,7 @@ impl Capture {
             "-i",
             interface,
             "-nn",
+            "-q",
             "-tt",
             "-l",
             "--immediate-mode",
@@ -47,7 +48,10 @@ impl Capture {
         })?;
         self.process.signal(Signal::SIGINT)?;
         let text = self.process.finish(BOUND)?.stdout;
-        text.lines()
+        let packets = text
+            .lines()
+            .filter(|line| line.starts_with(|it: char| it.is_ascii_digit()));
+        packets
             .map(|line| {
                 let (at, rest) = line.split_once(' ').context("no time")?;
                 let (seconds, nanos) = at.split_once('.').context("no fraction")?;

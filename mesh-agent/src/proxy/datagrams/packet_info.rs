@@ -11,7 +11,7 @@ use nix::sys::socket::{
 };
 use tokio::{io::Interest, net::UdpSocket};
 
-use crate::latency::Nanos;
+use crate::latency::{Nanos, Stamps};
 
 /// A datagram that was received.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub struct Received {
     /// Where it was sent to.
     pub to: IpAddr,
     /// When it came, if packets are stamped.
-    pub came: Option<Nanos>,
+    pub came: Option<Stamps>,
 }
 
 /// Receives one; `None` if it does not say where it was sent to.
@@ -47,7 +47,11 @@ pub fn try_receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<R
                     to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
                 }
                 ControlMessageOwned::ScmTimestampsns(times) => {
-                    came = Some(Nanos::of(times.system)).filter(|came| came.0 > 0);
+                    let software = Nanos::of(times.system);
+                    came = (software.0 > 0).then_some(Stamps {
+                        software: Some(software),
+                        hardware: None,
+                    });
                 }
                 _ => {}
             }

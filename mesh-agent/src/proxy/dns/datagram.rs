@@ -9,7 +9,7 @@ use super::{
     wire::HEADER,
 };
 use crate::{
-    latency::{Arrival, Nanos},
+    latency::{Arrival, Stamps},
     proxy::{PodProxy, datagrams::Asked},
 };
 
@@ -32,8 +32,8 @@ impl Queries {
     }
 
     /// Answers `message`, which was meant for `server` and `came` then, if that is known.
-    pub fn serve(&self, asked: Asked, server: SocketAddr, message: &[u8], came: Option<Nanos>) {
-        let came = Arrival::read_now(came);
+    pub fn serve(&self, asked: Asked, server: SocketAddr, message: &[u8], came: Option<Stamps>) {
+        let came = Arrival::now(came);
         let counters = self.pod.resolver.counters();
         add(&counters.queries);
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
