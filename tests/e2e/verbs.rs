@@ -82,7 +82,7 @@ fn a_verb_without_an_agent_says_so_in_one_line() {
             .join("nobody.sock")
             .to_string_lossy()
             .into_owned();
-        for verb in ["status", "pods", "connections"] {
+        for verb in ["status", "pods", "connections", "latency", "trace"] {
             let finished = node.agent_verb([verb, "--admin-socket", &socket])?;
             ensure!(!finished.status.success(), "{finished:?}");
             ensure!(

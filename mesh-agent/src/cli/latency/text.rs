@@ -74,7 +74,7 @@ pub(super) fn all(answer: &Answer, span: Span, parts: bool, style: Style) -> Str
         }
         text.push('\n');
     }
-    text += &format!("measured: {}\n{}", sampling(answer), stamps(answer));
+    let _infallible = write!(text, "measured: {}\n{}", sampling(answer), stamps(answer));
     text
 }
 
@@ -151,10 +151,7 @@ fn figures(served: &Served, style: Style) -> String {
     let p50 = stages::at(times, P50.1);
     let p99 = stages::at(times, P99.1);
     text += &legend(&p50, &p99, style);
-    let heads: String = QUANTILES
-        .iter()
-        .map(|(name, _)| format!("{name:>9}"))
-        .collect();
+    let heads = QUANTILES.map(|(name, _)| format!("{name:>9}")).concat();
     let _infallible = writeln!(text, "  {:<11}{heads}{:>8}", "STAGE", "SHARE");
     let sum: f64 = p50.iter().sum();
     for (stage, value) in Stage::ALL.into_iter().zip(p50) {
@@ -175,12 +172,14 @@ fn row(name: &str, times: &BTreeMap<String, FigureTimes>, key: &str) -> String {
     format!("  {name:<11}{}", cells.concat())
 }
 
+/// How wide the bar of one pod and server is.
+const PART: usize = 40;
+
 /// One pod and server.
 fn one_part(part: &Measured, served: &Served, style: Style) -> String {
     if served.count == 0 {
         return String::new();
     }
-    const BAR: usize = 40;
     let pod = part.pod.as_deref().unwrap_or("-");
     let server = part
         .endpoint
@@ -197,7 +196,7 @@ fn one_part(part: &Measured, served: &Served, style: Style) -> String {
     format!(
         "  {} → {server}\n    {} {}\n    {} measured: p50 {}, p99 {}, round trip {}, retransmits {}\n",
         stages::plain(pod),
-        bar(&values, BAR, style),
+        bar(&values, PART, style),
         slowest.unwrap_or_default(),
         served.count,
         of("total", P50.1),
@@ -240,11 +239,11 @@ fn legend(p50: &[f64; Stage::ALL.len()], p99: &[f64; Stage::ALL.len()], style: S
         let width = name.chars().count() + 4;
         if column + width > WIDTH + 2 {
             text.truncate(text.trim_end().len());
-            text += &format!("\n{indent}");
+            let _infallible = write!(text, "\n{indent}");
             column = BEFORE_BAR;
         }
         let mark = coloured(&stages::look(stage).fill.to_string(), stage, style);
-        text += &format!("{mark} {name}  ");
+        let _infallible = write!(text, "{mark} {name}  ");
         column += width;
     }
     text.truncate(text.trim_end().len());

@@ -1,11 +1,11 @@
 //! One destination: its stages with quantiles, and the last requests.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use ratatui::{
     Frame,
     layout::Rect,
-    style::Stylize as _,
+    style::Stylize,
     text::{Line, Span},
     widgets::Paragraph,
 };
@@ -58,7 +58,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, view: &View, name: &str) {
     }
     lines.extend(last_requests(last, width));
     if view.gone.is_some() {
-        lines = lines.into_iter().map(|line| line.dim()).collect();
+        lines = lines.into_iter().map(Stylize::dim).collect();
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -87,10 +87,10 @@ fn breaker(breaker: &Breaker, width: usize) -> Line<'static> {
         breaker.state, breaker.failed, breaker.calls, breaker.slow
     );
     if let Some(why) = &breaker.why {
-        text += &format!("; opened last: {why}");
+        let _infallible = write!(text, "; opened last: {why}");
     }
     if let Some(left) = breaker.probe_in_seconds {
-        text += &format!("; probe in {}", output::seconds(left));
+        let _infallible = write!(text, "; probe in {}", output::seconds(left));
     }
     Line::styled(short(&text, width), alarm(breaker.state != "closed"))
 }
@@ -100,10 +100,7 @@ fn stages_of(times: &BTreeMap<String, FigureTimes>, width: usize) -> Vec<Line<'s
     const BEFORE: usize = 2 + 11 + 4 * 9 + 6 + 1;
     let p50 = stages::at(times, |it| it.p50);
     let sum: f64 = p50.iter().sum();
-    let heads: String = QUANTILES
-        .iter()
-        .map(|(name, _)| format!("{name:>9}"))
-        .collect();
+    let heads = QUANTILES.map(|(name, _)| format!("{name:>9}")).concat();
     let mut lines = vec![Line::from(format!("  {:<11}{heads}{:>6}", "STAGE", "SHARE")).dim()];
     let cells = |key: &str| {
         let times = times.get(key).copied().unwrap_or_default();
@@ -170,11 +167,15 @@ fn request(trace: &Trace, now: f64, width: usize) -> Line<'static> {
     let what = format!("{} {}", trace.method, trace.path);
     let ago = output::seconds((now - trace.began).max(0.0));
     let total = trace.total.map_or_else(|| "-".to_owned(), time);
+    let status = match trace.status {
+        0 => "-".to_owned(),
+        status => status.to_string(),
+    };
     let values = Stage::ALL.map(|stage| trace.stages.get(stage.name()).copied().unwrap_or(0.0));
     let mut spans = vec![
         Span::raw(format!("  {ago:>6} ")),
         Span::raw(padded(&what, width.saturating_sub(OTHERS))),
-        Span::styled(format!("{:>4}", trace.status), alarm(trace.status >= 500)),
+        Span::styled(format!("{status:>4}"), alarm(trace.status >= 500)),
         Span::raw(format!("{total:>8} ")),
     ];
     spans.extend(bar(&values, BAR));

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
     time::Duration,
@@ -89,12 +89,7 @@ fn keys(told: &Sender<Event>) {
     }
 }
 
-fn poll(
-    socket: &PathBuf,
-    interval: Duration,
-    asked: &Receiver<Option<String>>,
-    told: &Sender<Event>,
-) {
+fn poll(socket: &Path, interval: Duration, asked: &Receiver<Option<String>>, told: &Sender<Event>) {
     let mut destination: Option<String> = None;
     loop {
         let snapshot = Snapshot::take(socket, destination.as_deref());

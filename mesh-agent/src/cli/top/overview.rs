@@ -3,7 +3,7 @@
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
-    style::{Style, Stylize as _},
+    style::{Style, Stylize},
     text::{Line, Span},
     widgets::{Paragraph, Wrap},
 };
@@ -42,10 +42,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let width = usize::from(area.width);
     let figures: usize = COLUMNS.iter().map(|(_, width)| width).sum();
     let name = width.saturating_sub(MARK + figures).max(8);
-    let titles: String = COLUMNS
-        .iter()
+    let titles = COLUMNS
         .map(|(title, width)| format!("{title:>width$}"))
-        .collect();
+        .concat();
     let head = format!(
         "{}{}{titles}",
         " ".repeat(MARK),
@@ -80,7 +79,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, view: &View) {
         });
     let mut lines: Vec<Line<'_>> = lines.collect();
     if view.gone.is_some() {
-        lines = lines.into_iter().map(|line| line.dim()).collect();
+        lines = lines.into_iter().map(Stylize::dim).collect();
     }
     frame.render_widget(Paragraph::new(lines), rows);
 }

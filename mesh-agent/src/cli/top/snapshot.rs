@@ -1,6 +1,7 @@
 //! What the agent told at one moment.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -8,8 +9,9 @@ use std::{
 use crate::admin::{
     client,
     latency::{Latency, Measured, Trace},
-    model::{Destination, Pod, Status},
+    model::{Destination, Limits, Pod, Seen, Status},
 };
+use crate::config::Protocol;
 
 /// Requests of a destination that are asked for.
 const TRACES: usize = 20;
@@ -38,11 +40,14 @@ impl Snapshot {
             }
             None => Vec::new(),
         };
+        let mut destinations: Vec<Destination> = client::get(socket, "/destinations")?;
+        let latency: Latency = client::get(socket, "/latency")?;
+        add_measured(&mut destinations, &latency);
         Ok(Self {
             status: client::get(socket, "/status")?,
             pods: client::get(socket, "/pods")?,
-            destinations: client::get(socket, "/destinations")?,
-            latency: client::get(socket, "/latency")?,
+            destinations,
+            latency,
             traces,
             at: Instant::now(),
             clock: SystemTime::now()
@@ -55,5 +60,41 @@ impl Snapshot {
     pub fn measured(&self, destination: &str) -> Option<&Measured> {
         let mut all = self.latency.destinations.iter();
         all.find(|it| it.destination == destination)
+    }
+}
+
+/// Not everything that is measured is a destination: DNS is not, nor what is counted together as `others`.
+fn add_measured(destinations: &mut Vec<Destination>, latency: &Latency) {
+    for measured in &latency.destinations {
+        let name = &measured.destination;
+        if destinations.iter().all(|it| it.name != *name) {
+            destinations.push(only_measured(name.clone()));
+        }
+    }
+}
+
+/// One of which nothing is counted.
+fn only_measured(name: String) -> Destination {
+    Destination {
+        name,
+        protocol: Protocol::Auto,
+        active: 0,
+        answered: BTreeMap::new(),
+        retries: 0,
+        hedges: 0,
+        hedges_won: 0,
+        retries_over_budget: 0,
+        own_answers: BTreeMap::new(),
+        would_refuse: BTreeMap::new(),
+        degraded: 0,
+        breaker: None,
+        throttled: None,
+        limits: Limits::default(),
+        seen: Seen {
+            seconds: 0.0,
+            most_active: 0,
+            times: None,
+        },
+        endpoints: Vec::new(),
     }
 }

@@ -233,6 +233,7 @@ fn rates(before: &Snapshot, now: &Snapshot) -> HashMap<String, Rates> {
             own: per_second(own(it), earlier.map(own)),
         }
     };
-    let all = now.destinations.iter();
+    // Where no classes are, nothing is counted.
+    let all = now.destinations.iter().filter(|it| !it.answered.is_empty());
     all.map(|it| (it.name.clone(), of(it))).collect()
 }

@@ -4,6 +4,7 @@ mod waterfall;
 
 use std::{
     collections::HashSet,
+    fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
     path::Path,
     thread,
@@ -16,7 +17,7 @@ use clap::Args;
 use super::{Output, Reading, latency::Style, output, unknown};
 use crate::admin::{
     client::{self, encoded},
-    latency::Trace as Request,
+    latency::{Latency, Trace as Request},
     model::{Destination, Pod},
 };
 
@@ -93,7 +94,11 @@ impl Trace {
         }
         if let Some(name) = &self.destination {
             let all: Vec<Destination> = client::get(self.socket(), "/destinations")?;
-            unknown::ensure_known("destination", name, all.into_iter().map(|it| it.name))?;
+            // Not everything that is measured is one: DNS is not.
+            let measured: Latency = client::get(self.socket(), "/latency")?;
+            let measured = measured.destinations.into_iter().map(|it| it.destination);
+            let all = all.into_iter().map(|it| it.name).chain(measured);
+            unknown::ensure_known("destination", name, all)?;
         }
         Ok(())
     }
@@ -103,11 +108,11 @@ impl Trace {
         let mut path = format!("/traces?n={count}");
         for (name, value) in [("pod", &self.pod), ("destination", &self.destination)] {
             if let Some(value) = value {
-                path += &format!("&{name}={}", encoded(value));
+                let _infallible = write!(path, "&{name}={}", encoded(value));
             }
         }
         if let Some(next) = next {
-            path += &format!("&next={next}");
+            let _infallible = write!(path, "&next={next}");
         }
         client::get(self.socket(), &path)
     }

@@ -61,11 +61,15 @@ pub(super) fn text(trace: &Trace, width: usize, style: Style) -> String {
 
 /// What it was and how it ended.
 fn head(trace: &Trace) -> String {
+    // DNS has none.
+    let status = match trace.status {
+        0 => String::new(),
+        status => format!(" {status}"),
+    };
     let mut text = format!(
-        "{} {} {}  {} → {} ({})\n",
+        "{} {}{status}  {} → {} ({})\n",
         plain(&trace.method),
         plain(&trace.path),
-        trace.status,
         plain(&trace.pod),
         plain(&trace.destination),
         trace.endpoint
