@@ -155,7 +155,7 @@ unsafe fn receive_at(
         iov_base: start.cast(),
         iov_len: length,
     };
-    let mut message = message(&mut piece, 1, &mut control, CONTROL);
+    let mut message = message(&raw mut piece, 1, &mut control, CONTROL);
     // SAFETY: the message points to live memory of the lengths it gives, which the caller promises.
     let count = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;

@@ -68,8 +68,7 @@ impl StampedStream {
     /// Takes the stamps that have come.
     pub fn take_stamps(&self) {
         let stream = &self.stream;
-        self.leg
-            .stamped(|mut each| socket::drain(stream, &mut each));
+        self.leg.stamped(|each| socket::drain(stream, each));
     }
 
     /// Takes the stamps that were asked for, if they have come.

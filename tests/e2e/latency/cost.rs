@@ -37,7 +37,7 @@ fn used_while_stalled(agent: &Agent) -> Result<f64> {
     let begun = agent.processor_time()?;
     // It is this time that is looked at.
     std::thread::sleep(Duration::from_secs(1));
-    let used = agent.processor_time()? - begun;
+    let used = agent.processor_time()?.saturating_sub(begun);
     ensure!(carried(agent)? == before, "something moves");
     Ok(used.as_secs_f64())
 }

@@ -92,7 +92,7 @@ fn traces(node: &Node, count: usize) -> Result<Vec<Value>> {
     let mut all = Vec::new();
     wait_until(BOUND, "the traces", || {
         let answer = admin(node, "/traces?destination=web&n=1000")?;
-        all = answer.as_array().context("no list")?.clone();
+        all.clone_from(answer.as_array().context("no list")?);
         Ok(all.len() >= count)
     })?;
     all.truncate(count);

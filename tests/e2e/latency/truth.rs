@@ -37,10 +37,11 @@ fn ensure_in(
     without: &[(&str, f64)],
     with: &[(&str, f64)],
 ) -> Result<()> {
-    let mut line = format!("{expected:<9} {micros:>6.0} µs:");
-    for ((name, without), (_, with)) in without.iter().zip(with) {
-        line += &format!(" {name} {without:.0} → {with:.0}");
-    }
+    let both = without.iter().zip(with);
+    let texts: Vec<String> = both
+        .map(|((name, without), (_, with))| format!("{name} {without:.0} → {with:.0}"))
+        .collect();
+    let line = format!("{expected:<9} {micros:>6.0} µs: {}", texts.join(" "));
     say(&line);
     for ((name, without), (_, with)) in without.iter().zip(with) {
         let added = with - without;

@@ -35,7 +35,7 @@ fn stamp(at: u64) -> Stamp {
 }
 
 /// The stamps of a way whose parts take so long.
-fn way(parts: Parts) -> Waypoints {
+fn way(parts: &Parts) -> Waypoints {
     let first = BEGIN;
     let last = first + parts.upload;
     let turn = last + parts.waited;
@@ -121,7 +121,7 @@ proptest! {
     /// Each part is found in its own stage, and nowhere else; together they are the whole.
     #[test]
     fn every_delay_is_in_its_own_stage(parts in parts()) {
-        let stages = Stages::of(&way(parts)).unwrap();
+        let stages = Stages::of(&way(&parts)).unwrap();
         let expected = [
             (Stage::Client, parts.upload + parts.waited + parts.blocked),
             (Stage::Queue, parts.queue_in + parts.queue_out),
@@ -144,9 +144,9 @@ proptest! {
     fn strange_stamps_give_no_strange_stages(
         parts in parts(),
         which in 0..6_usize,
-        off in -(100 * MILLI as i64)..100 * MILLI as i64,
+        off in -100_000_000..100_000_000_i64,
     ) {
-        let mut way = way(parts);
+        let mut way = way(&parts);
         let moved = |nanos: &mut Nanos| nanos.0 = nanos.0.wrapping_add_signed(off);
         match which {
             0 => moved(&mut way.received_last.stamp.at),
@@ -189,21 +189,21 @@ fn an_acknowledgement_that_waited_for_the_answer_does_not_make_the_network_slow(
         delayed: u64::MAX,
         ..quick()
     };
-    let stages = Stages::of(&way(late)).unwrap();
+    let stages = Stages::of(&way(&late)).unwrap();
     assert_eq!(stages.get(Stage::Network), 100 * MICRO);
     assert_eq!(stages.get(Stage::Server), 5 * MILLI);
 }
 
 #[test]
 fn an_answer_before_the_request_has_ended_says_nothing_of_the_server() {
-    let mut early = way(quick());
+    let mut early = way(&quick());
     early.answered_first.stamp.at = Nanos(early.sent.at.0 - MILLI);
     assert_eq!(Stages::of(&early), Err(Unclear::Overlapping));
 }
 
 #[test]
 fn a_clock_that_was_set_gives_no_figures() {
-    let mut set = way(quick());
+    let mut set = way(&quick());
     set.answered_last.stamp.at = Nanos(set.answered_last.stamp.at.0 - 3_600_000 * MILLI);
     assert_eq!(Stages::of(&set), Err(Unclear::Inconsistent));
 }
