@@ -17,6 +17,10 @@ use super::{
     transmit_log::{Counts, TransmitLog, Write},
 };
 
+/// How often the stamps are asked for, of one connection, that say more than when a request left: each costs a message
+/// of the kernel's and a wake-up, which together are a tenth of what a request costs.
+const OFTEN: Duration = Duration::from_millis(10);
+
 const NOTHING: u8 = 0;
 const SENT: u8 = 1;
 const WHOLE_WAY: u8 = 2;
@@ -34,6 +38,10 @@ pub struct Leg {
     written: AtomicU64,
     /// For how long there was no room to write, in nanoseconds.
     blocked: AtomicU64,
+    /// When stamps of a whole way were asked for last.
+    last_whole: AtomicU64,
+    /// And how the connection is, has not been asked since.
+    wants_info: AtomicBool,
     /// Allocated for connections that are measured only.
     log: Mutex<Option<Box<Log>>>,
 }
@@ -109,12 +117,39 @@ impl Leg {
         self.receives.store(is_wanted, Ordering::Relaxed);
     }
 
-    /// What is written from now on has the message's last byte in it: stamps of its whole way are wanted.
-    pub fn ask_whole_way(&self) {
-        self.asks.store(WHOLE_WAY, Ordering::Relaxed);
+    /// What is written from now on has the message's last byte in it: the stamp of when it leaves is wanted, and
+    /// now and then those of its whole way.
+    pub fn ask_way(&self) {
+        let is_due = self.is_due();
+        if is_due {
+            self.wants_info.store(true, Ordering::Relaxed);
+        }
+        let asks = if is_due { WHOLE_WAY } else { SENT };
+        self.asks.store(asks, Ordering::Relaxed);
     }
 
-    /// The same, until it is handed to the device.
+    /// The same, of when it leaves only; now and then.
+    pub fn ask_sent_if_due(&self) {
+        let asks = if self.is_due() { SENT } else { NOTHING };
+        self.asks.store(asks, Ordering::Relaxed);
+    }
+
+    fn is_due(&self) -> bool {
+        let now = Nanos::now();
+        let last = Nanos(self.last_whole.load(Ordering::Relaxed));
+        let is_due = now.after(last) >= OFTEN || last > now;
+        if is_due {
+            self.last_whole.store(now.0, Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    /// Whether it is to be asked how the connection is: once for each whole way.
+    pub(super) fn wants_info(&self) -> bool {
+        self.wants_info.load(Ordering::Relaxed) && self.wants_info.swap(false, Ordering::Relaxed)
+    }
+
+    /// What is written from now on: the stamp of when it leaves is wanted.
     pub fn ask_sent(&self) {
         self.asks.store(SENT, Ordering::Relaxed);
     }

@@ -83,7 +83,9 @@ impl StampedStream {
     pub fn take_whole_way(&self) {
         if self.leg.is_waiting() {
             self.take_stamps();
-            if let Ok(info) = socket::tcp_info(&self.stream) {
+            if self.leg.wants_info()
+                && let Ok(info) = socket::tcp_info(&self.stream)
+            {
                 self.leg.informed(info);
             }
         }

@@ -134,11 +134,10 @@ fn every_stamp_is_matched(port: &str, count: u64, argv: &[&str], memory: u64) {
             "{web}"
         );
         ensure!(after < before + memory, "{before} → {after} bytes");
-        // Without streams that share what is written, each has its own: scheduled, sent and acknowledged of each
-        // request, sent of each answer.
+        // When each request left; of some, the other stamps of its way.
         if argv.contains(&"--h1") {
-            let matched = stamps["matched"].as_u64();
-            ensure!(matched == Some(measured * 4), "{stamps}");
+            let matched = stamps["matched"].as_u64().context("no count")?;
+            ensure!(matched >= measured && matched <= measured * 4, "{stamps}");
         }
         Ok(())
     });

@@ -159,12 +159,14 @@ impl Receipts {
         drop(state);
         self.has_reply.store(true, Ordering::Relaxed);
         self.leg.begin_write();
-        self.leg.ask_sent();
+        self.leg.ask_sent_if_due();
     }
 
-    /// All that there is of answers has been written to `stream`.
-    pub fn flushed(&self, stream: &StampedStream) {
-        if self.leg.is_receiving() {
+    /// All that there is of answers has been written to `stream`, of `heads` requests so far. `speaks`: the client had
+    /// begun with another before that.
+    pub fn flushed(&self, stream: &StampedStream, heads: u64, speaks: bool) {
+        let waits = speaks || heads > self.begun.load(Ordering::Relaxed);
+        if waits && self.leg.is_receiving() {
             self.answered.store(Nanos::now().0, Ordering::Relaxed);
         }
         if self.has_reply.load(Ordering::Relaxed) {

@@ -166,7 +166,7 @@ impl TryBody {
     /// Tells `leg` when the end of the request is about to be written.
     pub fn tell_end(&mut self, leg: &Arc<Leg>) {
         if self.is_end_stream() {
-            leg.ask_whole_way();
+            leg.ask_way();
             return;
         }
         let body = std::mem::replace(self, Self::Empty);
@@ -225,7 +225,7 @@ impl Body for TryBody {
                 let (body, leg) = &mut **told;
                 let frame = ready!(Pin::new(&mut *body).poll_frame(context));
                 if frame.is_none() || body.is_end_stream() {
-                    leg.ask_whole_way();
+                    leg.ask_way();
                 }
                 Poll::Ready(frame)
             }

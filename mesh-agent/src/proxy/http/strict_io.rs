@@ -327,12 +327,14 @@ impl AsyncWrite for StrictIo {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The HTTP server flushes once it has nothing left to write.
         let was_flushed = std::mem::replace(&mut self.is_flushed, true);
+        let speaks = self.reader.is_some() || !self.held.is_empty();
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
         ready!(self.poll_past(context))?;
         if !was_flushed {
-            self.receipts.flushed(self.io.get_ref());
+            let heads = self.framing.heads();
+            self.receipts.flushed(self.io.get_ref(), heads, speaks);
         }
         Pin::new(&mut self.io).poll_flush(context)
     }

@@ -254,7 +254,7 @@ impl StreamStamps {
                 if self.chooser.is_some() {
                     self.leg.ask_sent();
                 } else {
-                    self.leg.ask_whole_way();
+                    self.leg.ask_way();
                 }
             }
         });
