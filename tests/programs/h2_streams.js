@@ -26,6 +26,7 @@ function server() {
       stream.respond();
       stream.end(JSON.stringify(log));
     } else if (path === "/large") {
+      log.sent = 0;
       stream.respond({ "content-length": LARGE });
       while (log.sent < LARGE) {
         log.sent += PIECE.length;
@@ -114,7 +115,7 @@ async function client() {
       cancelled,
       refused,
       early: [answer, got],
-      stalled: { sent, whole: came === LARGE },
+      stalled: { sent, missing: LARGE - came, code: large.rstCode },
       after: await text(whole),
     }),
   );

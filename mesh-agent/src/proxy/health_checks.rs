@@ -241,7 +241,9 @@ async fn send_http2(
         // No server's window is too small for it.
         sending.send_data(body, true)?;
     }
-    Ok(answer.await?.map(Received::new))
+    let (head, body) = answer.await?.into_parts();
+    let body = Received::from_server(&head.headers, body);
+    Ok(Response::from_parts(head, body))
 }
 
 /// `HealthCheckRequest { service }` (grpc/health/v1/health.proto), as a message of gRPC.

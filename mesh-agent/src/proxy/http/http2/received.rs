@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::RecvStream;
+use h2::{Reason, RecvStream};
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 
@@ -19,27 +19,39 @@ pub struct Received {
     /// Bytes that are still to come, if that is known.
     left: Option<u64>,
     has_data: bool,
+    is_servers: bool,
 }
 
 impl Received {
-    /// What comes over `stream`.
-    pub const fn new(stream: RecvStream) -> Self {
-        Self {
-            stream,
-            left: None,
-            has_data: true,
-        }
-    }
-
-    /// The same, after these headers, which may say how much it is: the HTTP/2 library sees to it that they are
-    /// right.
-    pub fn after(headers: &HeaderMap, stream: RecvStream) -> Self {
+    /// What comes from a client over `stream` after these headers.
+    pub fn from_client(headers: &HeaderMap, stream: RecvStream) -> Self {
+        // The HTTP/2 library sees to it that it is right.
         let length = headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         Self {
+            stream,
             left: length,
-            ..Self::new(stream)
+            has_data: true,
+            is_servers: false,
         }
+    }
+
+    /// The same from a server.
+    pub fn from_server(headers: &HeaderMap, stream: RecvStream) -> Self {
+        Self {
+            is_servers: true,
+            ..Self::from_client(headers, stream)
+        }
+    }
+
+    /// Whether this is a server's way to say that there is no more. Node's servers end an answer so now and then
+    /// (seen with 20.20): by a reset for no error, without the end that is to precede it (RFC 9113, 8.1).
+    fn is_end(&self, error: &h2::Error) -> bool {
+        self.is_servers
+            && error.is_reset()
+            && error.is_remote()
+            && error.reason() == Some(Reason::NO_ERROR)
+            && self.left.unwrap_or(0) == 0
     }
 }
 
@@ -64,6 +76,7 @@ impl Body for Received {
                     }
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
+                Some(Err(error)) if this.is_end(&error) => return Poll::Ready(None),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => this.has_data = false,
             }

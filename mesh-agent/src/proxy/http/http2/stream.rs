@@ -34,7 +34,7 @@ async fn answer(
 ) -> Result<(), Unsent> {
     let is_head = request.method() == Method::HEAD;
     let (head, body) = request.into_parts();
-    let body = Received::after(&head.headers, body);
+    let body = Received::from_client(&head.headers, body);
     let request = Request::from_parts(head, RequestBody::Http2(body));
     let client = Waiting::new(stream);
     let answered = {

@@ -90,7 +90,7 @@ pub async fn send(
         .map_err(|error| failed(&connection, error))?
         .into_parts();
     let answer = Answer {
-        incoming: Received::new(incoming),
+        incoming: Received::from_server(&head.headers, incoming),
         request: sending.map(Box::new),
         tunnel,
         measured,
