@@ -119,15 +119,19 @@ pub fn verdict(console: &str) -> Result<String> {
     let Some((_, ended)) = said("VM: tests ended with ") else {
         bail!("it ended before the tests did:\n{}", last_lines(console));
     };
-    let (_, result) = said("test result: ").unwrap_or_default();
+    // One for each program of tests.
+    let results: Vec<&str> = console
+        .lines()
+        .filter_map(|line| Some(line.split_once("test result: ")?.1))
+        .collect();
     if !ended.starts_with("0 ") {
         bail!("tests failed:\n{}", failures(console));
     }
-    let passed = result.split_whitespace().nth(1).unwrap_or("0");
-    if passed == "0" {
+    let passed = |result: &&str| result.split_whitespace().nth(1).is_some_and(|n| n != "0");
+    if !results.iter().any(passed) {
         bail!("no test has such a name");
     }
-    Ok(format!("{booted}; {result}"))
+    Ok(format!("{booted}; {}", results.join("; ")))
 }
 
 fn last_lines(console: &str) -> String {
@@ -153,6 +157,9 @@ mod tests {
         let result = "test result: ok. 5 passed; 0 failed; finished in 9s\n";
         let ended = |code| format!("VM: tests ended with {code} after 9 s\n");
         assert!(verdict(&format!("{booted}{result}{}", ended(0))).is_ok());
+        let none = "test result: ok. 0 passed; 0 failed; finished in 0s\n";
+        let second = format!("{booted}{none}{result}{}", ended(0));
+        assert!(verdict(&second).unwrap().contains("5 passed"), "{second}");
         for bad in [
             String::new(),
             booted.to_owned(),

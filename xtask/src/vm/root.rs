@@ -54,7 +54,7 @@ export MESH_AGENT_BIN=/mesh-agent RUST_BACKTRACE=0
 [ -e /card ] && export MESH_TEST_CARDS=eth0,eth1
 /e2e --test-threads=2 $filters 2>&1
 code=$?
-if [ -e /card ]; then /card --test-threads=1 $filters 2>&1 || code=$?; fi
+if [ -e /card ]; then /card --test-threads=1 --show-output $filters 2>&1 || code=$?; fi
 echo "VM: tests ended with $code after $(cut -d' ' -f1 /proc/uptime) s"
 poweroff -f
 "#;
