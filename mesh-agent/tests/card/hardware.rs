@@ -105,7 +105,7 @@ fn assert_same_moment(
     // Only one clock is near.
     assert_eq!(clocks.to_system(hardware, None), Some(converted));
     let apart = converted.time.0.abs_diff(software.0);
-    println!(
+    eprintln!(
         "{}: card and kernel {apart} ns apart, conversion good to {} ns",
         clock.path(),
         converted.uncertainty
