@@ -8,6 +8,7 @@ mod crowd;
 mod dns;
 mod ending;
 mod external_proxy;
+mod hardware;
 mod harness_itself;
 mod http;
 mod idle;

@@ -87,6 +87,10 @@ impl Config {
                 let _ = writeln!(yaml, "  {} {line}", if index == 0 { "-" } else { " " });
             }
         }
+        // An agent of a test leaves the machine's network cards alone.
+        if !self.after.contains("latency:") {
+            yaml.push_str("latency: {hardware: off}\n");
+        }
         yaml + &self.after
     }
 }

@@ -1,6 +1,8 @@
 //! `cargo xtask vm`: the end-to-end tests of the kernel half on other kernels, each booted in QEMU under
 //! plain emulation, with the programs of this machine around them.
 
+mod archive;
+mod emulator;
 mod kernel_package;
 mod machine;
 mod root;
@@ -10,7 +12,8 @@ use crate::setup::{self, Purpose};
 use crate::{build, workspace};
 use anyhow::{Context, Result, bail, ensure};
 use console::style;
-use kernel_package::Kernel;
+use emulator::Emulator;
+use kernel_package::{Flavour, Kernel};
 use machine::{Machine, Tests};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +23,12 @@ const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// One that is too old, and must be told so.
 const TOO_OLD: &str = "5.10";
+
+/// The kernel that has the driver of the emulated cards, from the smaller of the packages.
+const KERNEL_WITH_DRIVERS: &str = "6.1";
+
+/// The tests that need a network card with a clock.
+const CARD_TESTS: &[&str] = &["hardware::"];
 
 /// The tests that put every hook, helper and map type to use, in both address families; the others
 /// test the user half, for which one kernel is as good as another.
@@ -56,9 +65,13 @@ const LIMIT: u64 = 15;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A series that Debian has a package of, such as 6.1, or the path of a Debian kernel package
-    #[arg(long = "kernel", value_name = "SERIES|PATH", default_values_t = KERNELS.map(String::from))]
+    /// A series that Debian has a package of, such as 6.1, or the path of a Debian kernel package; by
+    /// default 6.1 and 6.12, with --card 6.1
+    #[arg(long = "kernel", value_name = "SERIES|PATH")]
     kernels: Vec<String>,
+    /// Two emulated network cards that give hardware timestamps, and the tests of those
+    #[arg(long)]
+    card: bool,
     /// Memory of the machine, MiB
     #[arg(long, default_value_t = MEMORY)]
     memory: u32,
@@ -77,16 +90,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure(Purpose::Vm)?;
     let agent = build::agent("fast")?;
     let filters: Vec<&str> = arguments.filters.iter().map(String::as_str).collect();
-    let filters = if filters.is_empty() { TESTS } else { &filters };
+    let (all, kernels) = if arguments.card {
+        (CARD_TESTS, vec![KERNEL_WITH_DRIVERS.to_owned()])
+    } else {
+        (TESTS, KERNELS.map(String::from).to_vec())
+    };
+    let filters = if filters.is_empty() { all } else { &filters };
+    let kernels = if arguments.kernels.is_empty() {
+        &kernels
+    } else {
+        &arguments.kernels
+    };
     let mut failed = Vec::new();
     let root = root::build(&agent)?;
-    for kernel in &arguments.kernels {
+    for kernel in kernels {
+        let emulator = arguments.card.then(Emulator::with_card).transpose()?;
         let tests = Tests {
             filters,
             environment: &arguments.environment,
         };
         let limit = Duration::from_mins(arguments.limit);
-        if let Err(error) = on_kernel(kernel, &root, arguments.memory, &tests, limit) {
+        if let Err(error) = on_kernel(kernel, &root, arguments.memory, &tests, limit, emulator) {
             print_failure(kernel, &error);
             failed.push(kernel.as_str());
         }
@@ -111,10 +135,25 @@ pub fn run_all(agent: &Path) -> Result<()> {
             environment: &[],
         };
         let limit = Duration::from_mins(LIMIT);
-        if let Err(error) = on_kernel(kernel, &root, MEMORY, &tests, limit) {
+        if let Err(error) = on_kernel(kernel, &root, MEMORY, &tests, limit, None) {
             print_failure(kernel, &error);
             passed = false;
         }
+    }
+    match Emulator::with_card() {
+        Ok(emulator) => {
+            let tests = Tests {
+                filters: CARD_TESTS,
+                environment: &[],
+            };
+            let limit = Duration::from_mins(LIMIT);
+            let kernel = KERNEL_WITH_DRIVERS;
+            if let Err(error) = on_kernel(kernel, &root, MEMORY, &tests, limit, Some(emulator)) {
+                print_failure(kernel, &error);
+                passed = false;
+            }
+        }
+        Err(error) => println!("  hardware timestamps are not tested: {error:#}"),
     }
     if passed { Ok(()) } else { bail!("see above") }
 }
@@ -125,11 +164,16 @@ fn on_kernel(
     memory: u32,
     tests: &Tests<'_>,
     limit: Duration,
+    card: Option<Emulator>,
 ) -> Result<()> {
-    let kernel = Kernel::find(name)?;
-    let machine = Machine::new(&kernel, root, memory, tests)?;
+    let (flavour, which) = match card {
+        Some(_) => (Flavour::Generic, "tests of cards"),
+        None => (Flavour::Cloud, "tests"),
+    };
+    let kernel = Kernel::find(name, flavour)?;
+    let machine = Machine::new(&kernel, root, memory, tests, card)?;
     let step = Step {
-        label: &format!("tests on Linux {}", kernel.release()),
+        label: &format!("{which} on Linux {}", kernel.release()),
         log: &format!("vm-{}", kernel.release()),
         show: Show::LastLine,
         limit,

@@ -1,6 +1,7 @@
 //! Kernels from Debian's packages: found in this machine's package lists, or else in those of other
 //! releases of the same archive; unpacked, never installed.
 
+use super::archive::lists_of;
 use super::{directory, quiet};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
@@ -16,8 +17,36 @@ const OTHER_RELEASES: [&str; 5] = [
     "bullseye",
 ];
 
-/// What tells that a package is Debian's own.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// What a kernel is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// Virtual machines of clouds: small, and without drivers of network cards.
+    Cloud,
+    /// Any machine.
+    Generic,
+}
+
+impl Flavour {
+    /// Whether a package, or its file, is of this flavour by its name.
+    fn is_of(self, package: &str) -> bool {
+        let name = package.split('_').next().unwrap_or(package);
+        let Some(name) = name.strip_suffix("-amd64") else {
+            return false;
+        };
+        match self {
+            Self::Cloud => name.ends_with("-cloud"),
+            // Such as linux-image-6.1.0-56-amd64, and not those with another word before the last.
+            Self::Generic => name.ends_with(|last: char| last.is_ascii_digit()),
+        }
+    }
+
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud machines",
+            Self::Generic => "any machine",
+        }
+    }
+}
 
 /// An unpacked kernel package.
 pub struct Kernel {
@@ -27,10 +56,10 @@ pub struct Kernel {
 
 impl Kernel {
     /// `name` is a series such as `6.1`, or the path of a package.
-    pub fn find(name: &str) -> Result<Self> {
+    pub fn find(name: &str, flavour: Flavour) -> Result<Self> {
         let is_series = name.chars().all(|c| c.is_ascii_digit() || c == '.');
         let package = if is_series {
-            in_archive(name)?
+            in_archive(name, flavour)?
         } else {
             PathBuf::from(name)
         };
@@ -107,17 +136,18 @@ fn image_in(directory: &Path) -> Result<PathBuf> {
 }
 
 /// The newest kernel of a series, downloaded unless it is there from before.
-fn in_archive(series: &str) -> Result<PathBuf> {
+fn in_archive(series: &str, flavour: Flavour) -> Result<PathBuf> {
     let packages = directory()?.join("packages");
     fs::create_dir_all(&packages)
         .with_context(|| format!("cannot create {}", packages.display()))?;
     let prefix = format!("linux-image-{series}.");
+    let is_earlier = |name: &str| name.starts_with(&prefix) && flavour.is_of(name);
     let earlier = fs::read_dir(&packages)?
         .flatten()
         .map(|entry| entry.path())
         .find(|path| {
             path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+                .is_some_and(|name| is_earlier(&name.to_string_lossy()))
         });
     if let Some(earlier) = earlier {
         return Ok(earlier);
@@ -126,7 +156,7 @@ fn in_archive(series: &str) -> Result<PathBuf> {
         .chain(OTHER_RELEASES.iter().map(|release| lists_of(release)));
     for options in sources {
         let Ok(options) = options else { continue };
-        let Some(package) = newest(series, &options)? else {
+        let Some(package) = newest(series, flavour, &options)? else {
             continue;
         };
         println!("· download {package}");
@@ -137,20 +167,17 @@ fn in_archive(series: &str) -> Result<PathBuf> {
                 .args(["-o", "APT::Sandbox::User=root", "download", &package])
                 .current_dir(&packages),
         )?;
-        return in_archive(series);
+        return in_archive(series, flavour);
     }
     bail!(
-        "Debian's archive has no kernel {series} for cloud machines; give the path of a package with \
-         --kernel"
+        "Debian's archive has no kernel {series} for {}; give the path of a package with --kernel",
+        flavour.purpose()
     )
 }
 
-/// The newest package of the series for virtual machines, signed as Debian ships it.
-fn newest(series: &str, options: &[String]) -> Result<Option<String>> {
-    let pattern = format!(
-        "^linux-image-{}\\..*-cloud-amd64$",
-        series.replace('.', "\\.")
-    );
+/// The newest package of the series, signed as Debian ships it.
+fn newest(series: &str, flavour: Flavour, options: &[String]) -> Result<Option<String>> {
+    let pattern = format!("^linux-image-{}\\..*-amd64$", series.replace('.', "\\."));
     let found =
         quiet(
             Command::new("apt-cache")
@@ -160,6 +187,7 @@ fn newest(series: &str, options: &[String]) -> Result<Option<String>> {
     let mut names: Vec<&str> = found
         .lines()
         .filter_map(|line| line.split(' ').next())
+        .filter(|name| flavour.is_of(name))
         .collect();
     names.sort_by_key(|name| numbers(name));
     Ok(names.last().map(|&name| name.to_owned()))
@@ -172,39 +200,25 @@ fn numbers(name: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Options by which apt reads the lists of another release from this machine's own archive, kept apart
-/// from the machine's.
-fn lists_of(release: &str) -> Result<Vec<String>> {
-    let directory = directory()?.join("apt").join(release);
-    for part in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(directory.join(part)).context("cannot make apt's directories")?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_s_name_tells_its_flavour() {
+        for (name, flavour) in [
+            ("linux-image-6.1.0-56-cloud-amd64", Some(Flavour::Cloud)),
+            ("linux-image-6.1.0-56-amd64", Some(Flavour::Generic)),
+            (
+                "linux-image-6.12.90+deb12.1-amd64_6.12.90-1_amd64.deb",
+                Some(Flavour::Generic),
+            ),
+            ("linux-image-6.1.0-56-rt-amd64", None),
+            ("linux-image-6.1.0-56-amd64-unsigned", None),
+        ] {
+            for each in [Flavour::Cloud, Flavour::Generic] {
+                assert_eq!(each.is_of(name), flavour == Some(each), "{name}");
+            }
+        }
     }
-    let archive = quiet(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(ORIGIN) $(LABEL) $(REPO_URI)",
-        "Created-By: Packages",
-    ]))?;
-    let archive = archive
-        .lines()
-        .find_map(|line| line.strip_prefix("Debian Debian "))
-        .context("this machine's package lists are not Debian's")?;
-    let sources = directory.join("release.sources");
-    fs::write(
-        &sources,
-        format!(
-            "Types: deb\nURIs: {archive}\nSuites: {release}\nComponents: main\nSigned-By: {KEYRING}\n"
-        ),
-    )
-    .context("cannot write apt's sources")?;
-    let option = |name: &str, value: &Path| format!("-o{name}={}", value.display());
-    let options = vec![
-        option("Dir::Etc::sourcelist", &sources),
-        "-oDir::Etc::sourceparts=/dev/null".to_owned(),
-        option("Dir::State::lists", &directory.join("lists")),
-        option("Dir::Cache", &directory.join("cache")),
-        "-oAPT::Sandbox::User=root".to_owned(),
-    ];
-    quiet(Command::new("apt-get").args(&options).arg("update"))?;
-    Ok(options)
 }

@@ -50,8 +50,12 @@ echo "VM: Linux $(uname -r), booted in $(cut -d' ' -f1 /proc/uptime) s"
 read filters < /filters
 while read -r variable; do export "$variable"; done < /environment
 cd /
-MESH_AGENT_BIN=/mesh-agent RUST_BACKTRACE=0 /e2e --test-threads=2 $filters 2>&1
-echo "VM: tests ended with $? after $(cut -d' ' -f1 /proc/uptime) s"
+export MESH_AGENT_BIN=/mesh-agent RUST_BACKTRACE=0
+[ -e /card ] && export MESH_TEST_CARDS=eth0,eth1
+/e2e --test-threads=2 $filters 2>&1
+code=$?
+if [ -e /card ]; then /card --test-threads=1 --show-output $filters 2>&1 || code=$?; fi
+echo "VM: tests ended with $code after $(cut -d' ' -f1 /proc/uptime) s"
 poweroff -f
 "#;
 
@@ -73,9 +77,8 @@ pub fn build(agent: &Path) -> Result<PathBuf> {
     }
     root.add(&command("busybox")?, Path::new("/bin/busybox"))?;
     root.add(agent, Path::new("/mesh-agent"))?;
-    let tests = tests()?;
     let stripped = directory.join("e2e");
-    quiet(Command::new("strip").arg("-o").args([&stripped, &tests]))?;
+    strip(&program("mesh-tests", "e2e")?, &stripped)?;
     root.add(&stripped, Path::new("/e2e"))?;
     for program in PROGRAMS {
         let path = command(program)?;
@@ -205,19 +208,24 @@ fn command(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("there is no {name}"))
 }
 
-/// Builds the end-to-end tests and gives the path of their program.
-fn tests() -> Result<PathBuf> {
+/// Copies a program without what debuggers need.
+pub fn strip(program: &Path, to: &Path) -> Result<()> {
+    quiet(Command::new("strip").arg("-o").args([to, program])).map(drop)
+}
+
+/// Builds the tests called `target` of a package, and gives the path of their program.
+pub fn program(package: &str, target: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
-    cargo.args(["test", "--package", "mesh-tests", "--test", "e2e"]);
+    cargo.args(["test", "--package", package, "--test", target]);
     cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
     let output = quiet(&mut cargo)?;
     for line in output.lines() {
         let message: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-        if message["target"]["name"] == "e2e"
+        if message["target"]["name"] == target
             && let Some(path) = message["executable"].as_str()
         {
             return Ok(path.into());
         }
     }
-    bail!("cargo names no program for the end-to-end tests")
+    bail!("cargo names no program for the tests {target} of {package}")
 }

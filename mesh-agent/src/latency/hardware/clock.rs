@@ -103,15 +103,22 @@ impl Clocks {
         clocks
     }
 
-    /// The clock that a stamp of this interface goes by. Where it is not known which interface it was,
-    /// the only clock, if there is only one.
-    pub fn of_interface(&self, interface: Option<u32>) -> Option<&PhcClock> {
-        let Some(interface) = interface else {
-            let [only] = self.clocks.as_slice() else {
-                return None;
-            };
-            return Some(only);
-        };
+    /// A stamp by the system's clock. `interface` is a number in the agent's own network namespace; where it
+    /// is not known, what all clocks agree on that the stamp can be of: cards that follow one master do, and
+    /// of others all but one are too far from it.
+    pub fn to_system(&self, stamp: HardwareNanos, interface: Option<u32>) -> Option<Converted> {
+        match interface {
+            Some(interface) => self.of_interface(interface)?.to_system(stamp),
+            None => Converted::agreed(
+                self.clocks
+                    .iter()
+                    .filter_map(|clock| clock.to_system(stamp)),
+            ),
+        }
+    }
+
+    /// The clock that stamps of this interface go by.
+    pub fn of_interface(&self, interface: u32) -> Option<&PhcClock> {
         let known = self.by_interface.iter();
         let (_, index) = known.copied().find(|(known, _)| *known == interface)?;
         self.clocks.get(index)
@@ -153,9 +160,9 @@ mod tests {
     fn no_interface_without_stamps_has_a_clock() {
         let clocks = Clocks::of(&Interface::all().unwrap());
         let loopback = nix::net::if_::if_nametoindex("lo").unwrap();
-        assert!(clocks.of_interface(Some(loopback)).is_none());
-        if clocks.is_empty() {
-            assert!(clocks.of_interface(None).is_none());
-        }
+        assert!(clocks.of_interface(loopback).is_none());
+        let stamp = HardwareNanos(1);
+        assert_eq!(clocks.to_system(stamp, Some(loopback)), None);
+        assert_eq!(clocks.to_system(stamp, None), None);
     }
 }

@@ -60,6 +60,32 @@ pub struct Converted {
     pub uncertainty: u64,
 }
 
+impl Converted {
+    /// What several clocks make of a stamp of which it is not known whose it is: `None` unless they agree,
+    /// each within what it may be wrong by.
+    pub fn agreed(all: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let span = |one: Self| {
+            let (from, to) = (
+                one.time.0.checked_sub(one.uncertainty)?,
+                one.time.0.checked_add(one.uncertainty)?,
+            );
+            Some((from, to))
+        };
+        let (mut earliest, mut latest) = (u64::MAX, 0);
+        let (mut last_begin, mut first_end) = (0, u64::MAX);
+        for one in all {
+            let (from, to) = span(one)?;
+            (earliest, latest) = (earliest.min(from), latest.max(to));
+            (last_begin, first_end) = (last_begin.max(from), first_end.min(to));
+        }
+        let width = latest.checked_sub(earliest)?;
+        (last_begin <= first_end).then_some(Self {
+            time: SystemNanos(earliest + width / 2),
+            uncertainty: width.div_ceil(2),
+        })
+    }
+}
+
 /// How a card's clock relates to the system's.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClockRelation {

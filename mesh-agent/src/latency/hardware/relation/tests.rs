@@ -162,3 +162,17 @@ fn a_rate_that_changes_makes_it_less_sure() {
     assert!(within(Some(converted), after), "{converted:?}");
     assert!(converted.uncertainty > 10 * before, "{converted:?}");
 }
+
+#[test]
+fn of_several_clocks_only_those_that_agree_say_something() {
+    let at = |time, uncertainty| Converted {
+        time: SystemNanos(time),
+        uncertainty,
+    };
+    assert_eq!(Converted::agreed([]), None);
+    assert_eq!(Converted::agreed([at(1000, 10)]), Some(at(1000, 10)));
+    // From 990 to 1010, and from 1000 to 1020.
+    let both = Converted::agreed([at(1000, 10), at(1010, 10)]);
+    assert_eq!(both, Some(at(1005, 15)));
+    assert_eq!(Converted::agreed([at(1000, 10), at(1021, 10)]), None);
+}
