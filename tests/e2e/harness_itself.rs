@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use mesh_tests::{Node, Scenario, python, scenario, sweep_leftovers};
+use anyhow::{Result, ensure};
+use mesh_tests::{DelayedLink, LinkEnd, Node, Scenario, python, scenario, sweep_leftovers};
 use nix::unistd::geteuid;
 
 #[test]
@@ -23,6 +23,42 @@ fn two_pods_reach_each_other_over_v4_and_v6() {
                 .run(["curl", "-sS", "-m", "5", "-o", "/dev/null", url])?
                 .success()?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_delayed_link_delays_by_as_much_as_was_asked_for() {
+    scenario(|node| {
+        let client = node.pod("client", "10.77.0.2", None)?;
+        let server = node.pod("server", "10.77.0.10", None)?;
+        let end = |pod, address, milliseconds| LinkEnd {
+            pod,
+            address,
+            delay: Duration::from_millis(milliseconds),
+        };
+        let _link = DelayedLink::between(
+            "slow0",
+            end(&client, "10.99.0.1", 7),
+            end(&server, "10.99.0.2", 3),
+        )?;
+        let _echo = server
+            .spawn_python("ping_pong.py", ["serve", "7000"])?
+            .listening(7000)?;
+        let median = |address: &str| -> Result<Duration> {
+            let mut times: Vec<u64> = serde_json::from_value(
+                client
+                    .python("ping_pong.py", ["ask", address, "7000", "51"])?
+                    .json()?,
+            )?;
+            times.sort_unstable();
+            Ok(Duration::from_micros(times[times.len() / 2]))
+        };
+        let (plain, delayed) = (median("10.77.0.10")?, median("10.99.0.2")?);
+        ensure!(plain < Duration::from_millis(2), "{plain:?} without delay");
+        // All the rest is other programs on the machine.
+        let expected = Duration::from_millis(10)..Duration::from_millis(11);
+        ensure!(expected.contains(&delayed), "{delayed:?} for 7 ms + 3 ms");
         Ok(())
     });
 }

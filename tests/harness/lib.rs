@@ -11,6 +11,7 @@
 mod agent;
 mod cgroup;
 mod config;
+mod delayed_link;
 mod maps;
 mod mounts;
 mod netns;
@@ -28,6 +29,7 @@ mod wait;
 
 pub use agent::{Agent, binary as agent_binary};
 pub use config::Config;
+pub use delayed_link::{DelayedLink, End as LinkEnd};
 pub use maps::{MapEntries, original_destination};
 pub use nix::sys::signal::Signal;
 pub use node::Node;
