@@ -8,7 +8,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Report, model::Destination};
+use super::{
+    Report,
+    model::Destination,
+    pod_sockets::{self, LabelledStats},
+};
 use crate::{
     pods::PodState,
     proxy::{DetectionCounters, DnsStatus, Reason, TrafficList},
@@ -41,6 +45,7 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
         destinations: report.destinations(),
         detection: report.pods.detection(),
         telemetry: report.pods.telemetry().counts(),
+        pod_sockets: report.labelled_pod_sockets(),
     };
     registry.register_collector(Box::new(collector));
     let mut text = String::new();
@@ -62,6 +67,7 @@ struct Snapshot {
     destinations: Vec<Destination>,
     detection: Arc<DetectionCounters>,
     telemetry: TelemetryCounts,
+    pod_sockets: Vec<LabelledStats>,
 }
 
 impl prometheus_client::collector::Collector for Snapshot {
@@ -136,6 +142,7 @@ impl prometheus_client::collector::Collector for Snapshot {
             counter(&mut encoder, name, help, count)?;
         }
         traffic(&mut encoder, &self.traffic)?;
+        pod_sockets::metrics(&mut encoder, &self.pod_sockets)?;
         destinations(&mut encoder, &self.destinations)
     }
 }
@@ -345,7 +352,7 @@ fn endpoint_labels<'a>(destination: &'a str, address: &'a str) -> [(&'a str, &'a
 }
 
 /// One counter with a series for each set of labels.
-fn family<'a, const N: usize>(
+pub(super) fn family<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

@@ -4,6 +4,7 @@
 pub mod client;
 mod metrics;
 pub mod model;
+pub mod pod_sockets;
 mod report;
 mod server;
 mod socket;

@@ -60,6 +60,7 @@ pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<AdminSocket, Admi
         .route("/pods", json(Report::pods))
         .route("/destinations", json(Report::destinations))
         .route("/connections", json(Report::connections))
+        .route("/pod-sockets", json(Report::pod_sockets))
         .route("/metrics", get(metrics_page))
         .with_state(report);
     tokio::spawn(async move { axum::serve(listener, router).await });

@@ -4,6 +4,7 @@ mod advise;
 mod check;
 mod connections;
 mod destinations;
+mod latency;
 mod output;
 mod pods;
 mod run;
@@ -46,6 +47,8 @@ enum Verb {
     Destinations(Reading),
     /// Timeouts, breaker and limits for a destination, by what was seen of it: ready to paste.
     Advise(advise::Advise),
+    /// Where the time of requests goes.
+    Latency(latency::Latency),
     /// The open connections of the running agent.
     Connections(Reading),
 }
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Verb::Pods(reading) => pods::run(&reading),
         Verb::Destinations(reading) => destinations::run(&reading),
         Verb::Advise(verb) => verb.run(),
+        Verb::Latency(verb) => verb.run(),
         Verb::Connections(reading) => connections::run(&reading),
     };
     match result {
