@@ -20,12 +20,26 @@ const BOUND: Duration = Duration::from_secs(15);
 
 /// Kernels from 6.15 on say when data was handed to the device and acknowledged.
 fn has_stamps() -> Result<bool> {
+    Ok(kernel()? >= (6, 15))
+}
+
+/// Major and minor version.
+fn kernel() -> Result<(u32, u32)> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = release
         .split(|character: char| !character.is_ascii_digit())
         .filter_map(|number| number.parse::<u32>().ok());
-    let version = numbers.next().zip(numbers.next()).context("no version")?;
-    Ok(version >= (6, 15))
+    numbers.next().zip(numbers.next()).context("no version")
+}
+
+/// Seconds that this machine may add to anything: under emulation everything takes 10 to 20 times as long.
+fn slack() -> Result<f64> {
+    let processors = std::fs::read_to_string("/proc/cpuinfo")?;
+    Ok(if processors.contains("QEMU") {
+        0.02
+    } else {
+        0.001
+    })
 }
 
 fn measuring(node: &Node, what: &str) -> Config {
@@ -92,16 +106,24 @@ fn sockets_that_pass_the_agent_by_are_measured_and_those_of_the_agent_are_not() 
         ensure!(direct["retransmits"] == 0, "{direct:#}");
         ensure!(number(&direct, "/roundTrip/samples")? >= 20.0, "{direct:#}");
         let round_trip = number(&direct, "/roundTrip/p50")?;
-        ensure!((1e-6..1e-3).contains(&round_trip), "{direct:#}");
+        ensure!((1e-6..slack()?).contains(&round_trip), "{direct:#}");
+        // Kernels from 6.10 on give each round-trip time as it was measured.
+        ensure!(
+            direct["isRoundTripSmoothed"] == (kernel()? < (6, 10)),
+            "{direct:#}"
+        );
         if has_stamps()? {
             ensure!(number(&direct, "/toDevice/samples")? >= 20.0, "{direct:#}");
             let (to_device, to_acknowledged) = (
                 number(&direct, "/toDevice/p50")?,
                 number(&direct, "/toAcknowledged/p50")?,
             );
-            ensure!(0.0 < to_device && to_device < 1e-3, "{direct:#}");
             ensure!(
-                0.0 < to_acknowledged && to_acknowledged < 1e-3,
+                (0.0..slack()?).contains(&to_device) && to_device > 0.0,
+                "{direct:#}"
+            );
+            ensure!(
+                (0.0..slack()?).contains(&to_acknowledged) && to_acknowledged > 0.0,
                 "{direct:#}"
             );
         } else {
@@ -166,14 +188,14 @@ fn a_known_delay_is_what_the_round_trip_says() {
         let agent = node.agent(&measuring(node, "stamps").pod_with(&client, &[EXCLUDE]))?;
         ask(&client, "10.99.0.2", EXCLUDED, 100)?;
         let slow = find(&agent, "client", &format!("10.99.0.2:{EXCLUDED}"))?;
-        let expected = 0.009..0.011;
+        let expected = 0.009..0.010 + slack()?;
         ensure!(
             expected.contains(&number(&slow, "/roundTrip/mean")?),
             "{slow:#}"
         );
         // Known to a sixteenth.
         ensure!(
-            (0.0094..0.0117).contains(&number(&slow, "/roundTrip/p50")?),
+            (0.0094..0.0107 + slack()?).contains(&number(&slow, "/roundTrip/p50")?),
             "{slow:#}"
         );
         if has_stamps()? {
@@ -181,7 +203,7 @@ fn a_known_delay_is_what_the_round_trip_says() {
                 expected.contains(&number(&slow, "/toAcknowledged/mean")?),
                 "{slow:#}"
             );
-            ensure!(number(&slow, "/toDevice/p50")? < 0.001, "{slow:#}");
+            ensure!(number(&slow, "/toDevice/p50")? < slack()?, "{slow:#}");
         }
         Ok(())
     });
