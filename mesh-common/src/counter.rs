@@ -60,6 +60,8 @@ counters! {
     InboundFull = "inboundFull",
     /// Inbound connections whose server sees its client's own address.
     InboundAccepted = "inboundAccepted",
+    /// Times that pods' sockets were not measured: pod_sockets is full.
+    PodSocketsFull = "podSocketsFull",
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod exclusion;
 mod inbound;
 mod origin;
 mod pod;
+mod pod_socket;
 
 pub use address::{
     Address, IPV4_MAPPED_PREFIX, TOKEN_PREFIX6, destination_token4, destination_token6,
@@ -29,6 +30,9 @@ pub use inbound::{InboundKey, InboundPeer, InboundPort, InboundProxyKey, inbound
 pub use origin::{Origin, OriginKey, SocketRole, SocketState};
 pub use pod::{
     MOST_CAPTURED_PORTS, ON_AGENT_DOWN_CLOSED, ON_AGENT_DOWN_OPEN, Pod, capture, pod_flags,
+};
+pub use pod_socket::{
+    DURATION_BUCKETS, Durations, PodSocketKey, PodSocketState, PodSocketStats, pod_socket_direction,
 };
 
 mod event;

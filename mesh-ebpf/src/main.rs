@@ -22,6 +22,8 @@ mod recvmsg;
 mod sendmsg;
 mod shared_maps;
 mod sock_release;
+mod socket_maps;
+mod socket_storage;
 mod sockops;
 mod storage;
 mod verdict;

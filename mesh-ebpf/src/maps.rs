@@ -5,20 +5,17 @@ use core::intrinsics::AtomicOrdering;
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage},
+    btf_maps::{Array, HashMap, LpmTrie, RingBuf, SkStorage},
     macros::btf_map,
 };
-use mesh_common::{
-    Counter, DatagramState, Event, ExclusionData, InboundPeer, Origin, OriginKey, SocketState,
+use mesh_common::{DatagramState, Event, ExclusionData, InboundPeer, Origin, OriginKey};
+
+pub use crate::{
+    shared_maps::PODS,
+    socket_maps::{SK_STORAGE_MAP, count},
 };
 
-pub use crate::shared_maps::PODS;
-
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
-
-/// What each socket is to the mesh; lives and dies with the socket.
-#[btf_map(name = "sk_storage_map")]
-pub static SK_STORAGE_MAP: SkStorage<SocketState> = SkStorage::new();
 
 /// Where each socket's captured datagrams go; lives and dies with the socket.
 #[btf_map(name = "udp_storage_map")]
@@ -41,10 +38,6 @@ pub static INBOUND_PEERS: HashMap<OriginKey, InboundPeer, 65_536, NO_PREALLOC> =
 #[btf_map(name = "exclusions")]
 pub static EXCLUSIONS: LpmTrie<ExclusionData, u32, 65_536> = LpmTrie::new();
 
-/// One counter for every way that a connect can go.
-#[btf_map(name = "counters")]
-pub static COUNTERS: PerCpuArray<u64, 32> = PerCpuArray::new();
-
 /// Rare events for the log.
 #[btf_map(name = "events")]
 pub static EVENTS: RingBuf<Event, 65_536> = RingBuf::new();
@@ -53,16 +46,6 @@ pub static EVENTS: RingBuf<Event, 65_536> = RingBuf::new();
 /// little below its real capacity, for the handshakes under way.
 #[unsafe(no_mangle)]
 pub static ORIGIN_LIMIT: Global<u64> = Global::new(260_000);
-
-/// Adds one to `counter`.
-#[inline(always)]
-pub fn count(counter: Counter) {
-    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the slot is this CPU's own. A program that interrupts this one on the same CPU
-        // can lose a count, never corrupt it.
-        unsafe { *value += 1 };
-    }
-}
 
 /// Whether `origin_dst_map` has no room for another connection.
 #[inline(always)]

@@ -21,6 +21,7 @@ mod limits;
 mod one_agent;
 mod original_dst;
 mod peers;
+mod pod_sockets;
 mod pods_come_and_go;
 mod redirectable;
 mod reload;

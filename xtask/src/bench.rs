@@ -5,6 +5,7 @@ mod disturbance;
 mod dns;
 mod http;
 mod idle;
+mod pod_sockets;
 mod report;
 mod variant;
 mod workload;
@@ -83,6 +84,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             seconds,
             &arguments.load,
             &arguments.subject,
+        )?);
+    }
+    if workloads.contains(&Workload::PodSockets) {
+        report.pod_sockets = Some(pod_sockets::run(
+            &site,
+            arguments.rounds,
+            arguments.seconds,
         )?);
     }
     report.disturbance = disturbance.share()?;

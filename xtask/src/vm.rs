@@ -51,6 +51,7 @@ const TESTS: &[&str] = &[
     "kernels::",
     "limits::a_full_map",
     "original_dst::",
+    "pod_sockets::",
     "udp::",
     "untouched::excluded",
     "untouched::loopback",

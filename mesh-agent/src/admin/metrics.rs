@@ -11,7 +11,11 @@ use prometheus_client::{
 };
 
 use self::latency::LatencyMetrics;
-use super::{Report, model::Destination};
+use super::{
+    Report,
+    model::Destination,
+    pod_sockets::{self, LabelledStats},
+};
 use crate::{
     pods::PodState,
     proxy::{DetectionCounters, DnsStatus, Reason, TrafficList},
@@ -47,6 +51,7 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
         detection: report.pods.detection(),
         telemetry: report.pods.telemetry().counts(),
         latency: Arc::clone(&latency),
+        pod_sockets: report.labelled_pod_sockets(),
     };
     registry.register_collector(Box::new(collector));
     let mut text = String::new();
@@ -72,6 +77,7 @@ struct Snapshot {
     detection: Arc<DetectionCounters>,
     telemetry: TelemetryCounts,
     latency: Arc<LatencyMetrics>,
+    pod_sockets: Vec<LabelledStats>,
 }
 
 impl prometheus_client::collector::Collector for Snapshot {
@@ -146,6 +152,7 @@ impl prometheus_client::collector::Collector for Snapshot {
             counter(&mut encoder, name, help, count)?;
         }
         traffic(&mut encoder, &self.traffic)?;
+        pod_sockets::metrics(&mut encoder, &self.pod_sockets)?;
         destinations(&mut encoder, &self.destinations)?;
         self.latency.encode(&mut encoder)
     }
@@ -356,7 +363,7 @@ fn endpoint_labels<'a>(destination: &'a str, address: &'a str) -> [(&'a str, &'a
 }
 
 /// One counter with a series for each set of labels.
-fn family<'a, const N: usize>(
+pub(super) fn family<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

@@ -6,6 +6,7 @@ pub mod latency;
 mod metrics;
 pub mod model;
 mod page;
+pub mod pod_sockets;
 mod report;
 mod server;
 mod socket;

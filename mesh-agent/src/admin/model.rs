@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::pod_sockets::Measured;
 use crate::{
     config::Protocol,
     pods::PodState,
@@ -37,6 +38,8 @@ pub struct Status {
     pub connections: ConnectionCounts,
     /// How many file descriptors.
     pub descriptors: DescriptorCounts,
+    /// What is measured of pods' own sockets.
+    pub pod_sockets: Option<Measured>,
     /// The kernel half's counters by name.
     pub counters: BTreeMap<String, u64>,
     /// What each counter counts.

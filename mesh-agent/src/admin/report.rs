@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
@@ -14,14 +14,17 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::latency::{self, Latency};
-use super::model::{
-    Breaker, Connection, ConnectionCounts, CounterHelp, DescriptorCounts, Destination, Endpoint,
-    InUse, Limits, Overload, Pod, PodCounts, Seen, Status, Times,
+use super::{
+    latency::{self, Latency},
+    model::{
+        Breaker, Connection, ConnectionCounts, CounterHelp, DescriptorCounts, Destination,
+        Endpoint, InUse, Limits, Overload, Pod, PodCounts, Seen, Status, Times,
+    },
+    pod_sockets::Measured,
 };
 use crate::{
     config::{Mode, OnAgentDown, Proxy},
-    kernel::Maps,
+    kernel::{Maps, MeasuredSockets},
     pods::{PodReport, PodSet, PodState},
     policy::breaker::{State, View},
     proxy::{self, Reason},
@@ -46,6 +49,8 @@ pub struct Report {
     pub config_error: Mutex<Option<String>>,
     /// Whether the programs are attached and it is not draining.
     pub capturing: AtomicBool,
+    /// What is measured of pods' own sockets, once that is known.
+    pub pod_sockets: OnceLock<MeasuredSockets>,
 }
 
 impl Report {
@@ -89,6 +94,7 @@ impl Report {
                 failed: pods.iter().map(|pod| pod.connections_failed).sum(),
             },
             descriptors: descriptors(),
+            pod_sockets: self.pod_sockets.get().map(Measured::from),
             counters: counters
                 .iter()
                 .map(|&(name, _, value)| (name.into(), value))

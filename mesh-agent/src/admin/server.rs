@@ -62,6 +62,7 @@ pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<AdminSocket, Admi
         .route("/connections", json(Report::connections))
         .route("/latency", json(Report::latency))
         .route("/traces", get(traces))
+        .route("/pod-sockets", json(Report::pod_sockets))
         .route("/metrics", get(metrics_page))
         .with_state(report);
     tokio::spawn(async move { axum::serve(listener, router).await });

@@ -10,7 +10,7 @@ use std::{
     collections::HashSet,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -23,7 +23,8 @@ use crate::{
     admin::{AdminSocket, Report, serve_admin, serve_metrics},
     config::{self, CgroupPath, Config, MetricsAddress},
     kernel::{
-        Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, kernel_log, sweep_steering,
+        Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, MeasuredSockets, Measuring,
+        kernel_log, sweep_steering,
     },
     latency::{
         hardware::{HardwareTimestamps, keep_fresh},
@@ -71,6 +72,8 @@ struct Agent {
     config: Config,
     report: Arc<Report>,
     attached: Attached,
+    /// What measures pods' own sockets.
+    measuring: Option<Measuring>,
     admin_socket: AdminSocket,
     tasks: Vec<JoinHandle<()>>,
     hardware: HardwareTimestamps,
@@ -116,6 +119,7 @@ impl Agent {
             started: Instant::now(),
             config_error: Mutex::new(None),
             capturing: AtomicBool::new(false),
+            pod_sockets: OnceLock::new(),
         });
         // Servers first: a taken address or socket must leave nothing behind.
         if let MetricsAddress::Address(address) = config.agent.metrics {
@@ -145,6 +149,11 @@ impl Agent {
         sweep_steering(&maps, &config.agent.pin_path, |cookie| {
             enrolled.contains(&cookie)
         });
+        // After those that redirect: programs run in this order, and it looks at what they decided.
+        let asked = config.latency.pod_sockets;
+        let (measuring, measured) = Measuring::start(&maps, &config.agent.pin_path, &cgroup, asked);
+        tell(&measured);
+        let _first = report.pod_sockets.set(measured);
         report.capturing.store(true, Ordering::Relaxed);
         if took_over {
             tracing::info!("took over what an earlier agent left");
@@ -165,6 +174,7 @@ impl Agent {
             config,
             report,
             attached,
+            measuring,
             admin_socket,
             tasks,
             hardware,
@@ -238,12 +248,26 @@ impl Agent {
         for task in &self.tasks {
             task.abort();
         }
+        if let Some(measuring) = self.measuring {
+            measuring.detach();
+        }
         let detached = self.attached.detach();
         drop(self.admin_socket);
         drop(self.hardware);
         detached?;
         tracing::info!("stopped: nothing is captured any more");
         Ok(())
+    }
+}
+
+/// Says if less is measured of pods' own sockets than the configuration asks for.
+fn tell(sockets: &MeasuredSockets) {
+    if let Some(reason) = &sockets.why_not {
+        tracing::warn!(
+            "latency.podSockets: `{}` instead of `{}`: {reason}",
+            sockets.measured,
+            sockets.asked
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! `mesh-agent status`.
 
 use super::{Output, Reading, output};
-use crate::admin::{client, model::Status};
+use crate::admin::{client, model::Status, pod_sockets::Measured};
 
 /// Prints what the running agent is doing.
 pub fn run(reading: &Reading) -> anyhow::Result<()> {
@@ -43,6 +43,9 @@ pub fn run(reading: &Reading) -> anyhow::Result<()> {
             status.descriptors.open, status.descriptors.limit
         ),
     )?;
+    if let Some(sockets) = status.pod_sockets.filter(Measured::is_of_interest) {
+        fact("pod sockets", sockets.to_string())?;
+    }
     if let Some(error) = &status.config_error {
         fact(
             "config",

@@ -1,6 +1,6 @@
 //! What is measured of where time goes, and how.
 
-use std::ops::RangeInclusive;
+use std::{fmt, ops::RangeInclusive};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,4 +64,14 @@ pub enum PodSockets {
     Rtt,
     /// Also how long what they send takes to the device and to the peer's kernel (Linux 6.15).
     Stamps,
+}
+
+impl fmt::Display for PodSockets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Off => "off",
+            Self::Rtt => "rtt",
+            Self::Stamps => "stamps",
+        })
+    }
 }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use aya::{
@@ -14,10 +14,10 @@ use aya::{
 use ipnet::IpNet;
 use mesh_common::{
     COUNTERS, DATAGRAM_PORT, ExclusionData, InboundKey, InboundPort, InboundProxyKey, Origin,
-    OriginKey, PROTOCOL_TCP, Pod, SocketRole, SocketState,
+    OriginKey, PROTOCOL_TCP, Pod, PodSocketKey, PodSocketStats, SocketRole, SocketState,
 };
 
-use super::{KernelError, bpf_syscall, inbound::InboundMaps};
+use super::{KernelError, bpf_syscall, inbound::InboundMaps, pod_socket_map::PodSocketMap};
 
 type Bytes<T> = <T as AsBytes>::Array;
 
@@ -38,7 +38,9 @@ as_bytes!(
     ExclusionData,
     InboundKey,
     InboundPort,
-    InboundProxyKey
+    InboundProxyKey,
+    PodSocketKey,
+    PodSocketStats
 );
 
 /// An entry of `origin_dst_map`, readable.
@@ -77,6 +79,8 @@ pub struct Maps {
     counters: PerCpuArray<MapData, u64>,
     sk_storage: MapData,
     pub(super) inbound: InboundMaps,
+    /// Once the program that fills it is loaded.
+    pub(super) pod_sockets: OnceLock<PodSocketMap>,
 }
 
 pub(super) fn map_error(map: &'static str) -> impl Fn(MapError) -> KernelError {
@@ -134,6 +138,7 @@ impl Maps {
                 .map_err(map_error("counters"))?,
             sk_storage,
             inbound: InboundMaps::take(ebpf)?,
+            pod_sockets: OnceLock::new(),
         })
     }
 
@@ -155,7 +160,11 @@ impl Maps {
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&netns_cookie),
         )
-        .map_err(map_error("pods"))
+        .map_err(map_error("pods"))?;
+        if let Some(map) = self.pod_sockets.get() {
+            map.forget_pod(netns_cookie);
+        }
+        Ok(())
     }
 
     /// Enrolled pods: netns cookie and entry.
@@ -325,7 +334,7 @@ pub(super) fn socket_address(address: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::from(address).to_canonical(), port)
 }
 
-fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use aya::programs::{ProgramInfo, loaded_programs};
 
-use super::bpf_syscall;
+use super::{bpf_syscall, pod_sockets};
 
 /// One program of the kernel half.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +111,7 @@ pub struct AttachedProgram {
 impl AttachedProgram {
     /// Whether it is one of ours, from this or an earlier run.
     pub fn is_ours(&self) -> bool {
-        PROGRAMS.iter().any(|hook| hook.program == self.name)
+        self.name == pod_sockets::PROGRAM || PROGRAMS.iter().any(|hook| hook.program == self.name)
     }
 
     /// Whether both are one program on one hook, found in two ways.

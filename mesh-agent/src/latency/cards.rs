@@ -24,10 +24,10 @@ pub fn are_used() -> bool {
     CLOCKS.get().is_some()
 }
 
-/// A card's stamp by the system's clock, if it is known how they relate. TCP does not say which card it was: that
-/// is only known where one clock is.
+/// A card's stamp by the system's clock, if it is known how they relate. TCP does not say which card it was: it is
+/// what the clocks agree on that it can be of.
 pub fn to_system(stamp: HardwareNanos) -> Option<Stamp> {
-    let converted = CLOCKS.get()?.of_interface(None)?.to_system(stamp)?;
+    let converted = CLOCKS.get()?.to_system(stamp, None)?;
     Some(Stamp {
         at: converted.time,
         source: Source::Hardware,

@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{HardwareNanos, SystemNanos};
+use super::{HardwareNanos, Nanos};
 
 /// `SCM_TIMESTAMPING`: three `struct timespec`: software, unused, hardware.
 const TIMESTAMPING: (i32, i32) = (libc::SOL_SOCKET, libc::SO_TIMESTAMPING);
@@ -39,7 +39,7 @@ pub const CONTROL_SPACE: usize = 256;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamps {
     /// By the kernel.
-    pub software: Option<SystemNanos>,
+    pub software: Option<Nanos>,
     /// By the network card, by its own clock.
     pub hardware: Option<HardwareNanos>,
 }
@@ -155,9 +155,7 @@ fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
 fn read_stamps(data: &[u8]) -> Option<Stamps> {
     let is_there = |nanos: &u64| *nanos != 0;
     Some(Stamps {
-        software: Some(read_timespec(data, 0)?)
-            .filter(is_there)
-            .map(SystemNanos),
+        software: Some(read_timespec(data, 0)?).filter(is_there).map(Nanos),
         hardware: Some(read_timespec(data, 2)?)
             .filter(is_there)
             .map(HardwareNanos),

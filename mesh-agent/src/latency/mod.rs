@@ -7,7 +7,7 @@
 mod book;
 mod cards;
 mod clock;
-mod control_messages;
+pub mod control_messages;
 pub mod hardware;
 mod leg;
 mod nanos;
@@ -22,7 +22,7 @@ mod writable;
 
 pub use book::{Book, BookCounts, Key, Trace};
 pub use cards::use_cards;
-pub use clock::{Nanos, Nanos as SystemNanos};
+pub use clock::Nanos;
 pub use control_messages::Stamps;
 pub use leg::{Heard, Leg};
 pub use nanos::HardwareNanos;

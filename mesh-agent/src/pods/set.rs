@@ -143,6 +143,7 @@ impl PodSet {
         if pods.iter().any(|pod| captures_inbound(pod)) {
             self.maps.prune_servers();
         }
+        self.maps.prune_pod_sockets();
     }
 
     /// Exclusion ids from `first` on are used; those below belong to an earlier run.

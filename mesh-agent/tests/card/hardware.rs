@@ -17,7 +17,7 @@ use std::{
 use mesh_agent::{
     config::HardwareStamps,
     latency::{
-        HardwareNanos, SystemNanos,
+        HardwareNanos, Nanos,
         control_messages::{Moment, received, transmitted},
         hardware::{Clocks, Interface, Switched},
     },
@@ -94,12 +94,7 @@ fn index_of(card: &str) -> u32 {
 
 /// How far the card's stamp is from the kernel's, nanoseconds: within what the conversion may be wrong by
 /// and what may be between the two.
-fn assert_same_moment(
-    clocks: &Clocks,
-    interface: u32,
-    hardware: HardwareNanos,
-    software: SystemNanos,
-) {
+fn assert_same_moment(clocks: &Clocks, interface: u32, hardware: HardwareNanos, software: Nanos) {
     let clock = clocks.of_interface(interface).unwrap();
     let converted = clock.to_system(hardware).expect("the relation is known");
     // Only one clock is near.

@@ -3,6 +3,7 @@
 use super::disturbance::TOO_MUCH;
 use super::http;
 use super::idle;
+use super::pod_sockets;
 use super::variant::Variant;
 use super::workload::{Measured, Workload};
 use console::style;
@@ -20,6 +21,8 @@ pub struct Report {
     pub idle: Option<f64>,
     /// HTTP beside other proxies.
     pub http: Option<http::Report>,
+    /// What measuring pods' own sockets costs.
+    pub pod_sockets: Option<pod_sockets::Report>,
     /// Share of the processors that other processes took, from 0 to 1.
     pub disturbance: f64,
 }
@@ -70,6 +73,7 @@ impl Report {
             disturbance: 0.0,
             samples: BTreeMap::new(),
             idle: None,
+            pod_sockets: None,
             http: None,
         }
     }
@@ -196,6 +200,10 @@ impl Report {
             println!();
             http.print();
         }
+        if let Some(pod_sockets) = &self.pod_sockets {
+            println!();
+            pod_sockets.print();
+        }
         if self.disturbance > TOO_MUCH {
             println!(
                 "\n{} other processes took {:.0}% of the processors meanwhile; run it again when the \
@@ -247,6 +255,7 @@ impl Report {
             "takenByOthers": self.disturbance,
             "measurements": measurements,
             "targets": targets,
+            "podSockets": self.pod_sockets.as_ref().map(pod_sockets::Report::json),
             "idle": self.idle.map(|memory| json!({
                 "pods": idle::PODS,
                 "residentMebibytes": memory,

@@ -151,6 +151,16 @@ impl Site {
         Ok(site)
     }
 
+    /// The agent's binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// The pod of the servers that are not captured.
+    pub fn server(&self) -> &Pod {
+        &self.server
+    }
+
     /// The lab the pods are in.
     pub fn lab(&self) -> &Lab {
         &self.lab
@@ -204,7 +214,8 @@ impl Site {
         }
     }
 
-    fn client(&self, variant: Variant) -> Result<&Pod> {
+    /// The client of a variant.
+    pub fn client(&self, variant: Variant) -> Result<&Pod> {
         self.clients
             .get(&variant)
             .with_context(|| format!("no client for {}", variant.name()))

@@ -27,6 +27,8 @@ pub enum Workload {
     DnsUncached,
     /// HTTP requests, beside other proxies with the same policy
     Http,
+    /// What it costs to measure pods' own sockets
+    PodSockets,
     /// Memory of an agent with 100 pods and no traffic
     Idle,
 }
@@ -49,13 +51,14 @@ const BULK_PORT: u16 = 5201;
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::KeepAlive,
         Self::Connects,
         Self::Bulk,
         Self::DnsCached,
         Self::DnsUncached,
         Self::Http,
+        Self::PodSockets,
         Self::Idle,
     ];
 
@@ -68,6 +71,7 @@ impl Workload {
             Self::DnsCached => "dns-cached",
             Self::DnsUncached => "dns-uncached",
             Self::Http => "http",
+            Self::PodSockets => "pod-sockets",
             Self::Idle => "idle",
         }
     }
@@ -75,7 +79,7 @@ impl Workload {
     /// What its rate counts.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::KeepAlive | Self::Http => "requests/s",
+            Self::KeepAlive | Self::Http | Self::PodSockets => "requests/s",
             Self::Connects => "connections/s",
             Self::Bulk => "Gbit/s",
             Self::DnsCached | Self::DnsUncached => "queries/s",
@@ -85,7 +89,7 @@ impl Workload {
 
     /// Whether it sends traffic from pod to pod.
     pub fn is_path(self) -> bool {
-        !matches!(self, Self::Idle | Self::Http)
+        !matches!(self, Self::Idle | Self::Http | Self::PodSockets)
     }
 
     /// Whether it asks DNS servers, which concerns no variant that captures on the server's side or
@@ -123,7 +127,9 @@ impl Workload {
                 latency = Some(seen.latency);
                 (seen.rate, seen.queries)
             }
-            Self::Idle | Self::Http => bail!("no traffic that goes every way of capturing"),
+            Self::Idle | Self::Http | Self::PodSockets => {
+                bail!("no traffic that goes every way of capturing")
+            }
         };
         let spent = match (agent, before) {
             (Some(agent), Some(before)) if requests > 0.0 => Some(cpu_time(agent)? - before),

@@ -10,7 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Modules that the tests' networks and the agent need, in the order of their dependencies.
-const MODULES: [&str; 6] = ["llc", "stp", "bridge", "veth", "inet_diag", "tcp_diag"];
+const MODULES: [&str; 7] = [
+    "llc",
+    "stp",
+    "bridge",
+    "veth",
+    "tun",
+    "inet_diag",
+    "tcp_diag",
+];
 
 /// Modules of the emulated network cards.
 const CARD_MODULES: [&str; 3] = ["dca", "i2c-algo-bit", "igb"];

@@ -1,6 +1,7 @@
 //! `mesh-agent latency`.
 
 mod nothing;
+mod pod_sockets;
 mod text;
 
 use clap::Args;
@@ -28,6 +29,9 @@ pub struct Latency {
     /// Since the agent started, not only the last half to whole minute
     #[arg(long)]
     since_start: bool,
+    /// Instead: what the kernel measured of the pods' own sockets (`latency.podSockets`)
+    #[arg(long, conflicts_with_all = ["destination", "since_start"])]
+    pod_sockets: bool,
     #[command(flatten)]
     reading: Reading,
 }
@@ -58,6 +62,9 @@ impl Span {
 impl Latency {
     /// Prints where time went.
     pub fn run(&self) -> anyhow::Result<()> {
+        if self.pod_sockets {
+            return pod_sockets::run(&self.reading);
+        }
         let socket = &self.reading.admin_socket;
         let mut answer: Answer = client::get(socket, "/latency")?;
         if let Some(name) = &self.destination {

@@ -152,7 +152,7 @@ fn bytes(hexadecimal: &str) -> Vec<u8> {
 fn recorded_receive_stamps_are_read() {
     for (what, recorded, nanos) in RECEIVED {
         let stamp = received(&bytes(recorded)).unwrap_or_else(|| panic!("{what}"));
-        let SystemNanos(time) = stamp.stamps.software.unwrap();
+        let Nanos(time) = stamp.stamps.software.unwrap();
         assert_eq!(time % SECOND, nanos, "{what}");
         assert!((RECORDED..RECORDED + 5 * SECOND).contains(&time), "{what}");
         assert_eq!(stamp.stamps.hardware, None, "{what}");
@@ -166,7 +166,7 @@ fn recorded_transmit_stamps_are_read() {
     for (what, recorded, moment, key, nanos) in TRANSMITTED {
         let stamp = transmitted(&bytes(recorded)).unwrap_or_else(|| panic!("{what}"));
         assert_eq!((stamp.moment, stamp.key), (moment, key), "{what}");
-        let SystemNanos(time) = stamp.stamps.software.unwrap();
+        let Nanos(time) = stamp.stamps.software.unwrap();
         assert_eq!(time % SECOND, nanos, "{what}");
         assert_eq!(stamp.stamps.hardware, None, "{what}");
     }
@@ -179,7 +179,7 @@ fn recorded_stamps_of_a_card_are_kept_apart_from_those_of_the_kernel() {
     assert_eq!(
         software.stamps,
         Stamps {
-            software: Some(SystemNanos(second + 350_183_230)),
+            software: Some(Nanos(second + 350_183_230)),
             hardware: None,
         }
     );
@@ -202,7 +202,7 @@ fn a_recorded_receive_stamp_of_a_card_says_which_card() {
         received(&bytes(CARD_RECEIVED)),
         Some(ReceiveStamp {
             stamps: Stamps {
-                software: Some(SystemNanos(second + 971_507_470)),
+                software: Some(Nanos(second + 971_507_470)),
                 hardware: Some(HardwareNanos(second + 969_525_505)),
             },
             packet: Some(PacketInfo {
@@ -249,7 +249,7 @@ fn a_stream_s_receive_stamps_of_both_clocks_come_together() {
         received(&control),
         Some(ReceiveStamp {
             stamps: Stamps {
-                software: Some(SystemNanos(1_795_000_000 * SECOND + 5)),
+                software: Some(Nanos(1_795_000_000 * SECOND + 5)),
                 hardware: Some(HardwareNanos(37 * SECOND + 6)),
             },
             packet: None,
@@ -268,7 +268,7 @@ fn control_messages_of_other_kinds_are_passed_over() {
     ));
     control.extend(timestamping((1, 2), (0, 0)));
     let stamp = received(&control).unwrap();
-    assert_eq!(stamp.stamps.software, Some(SystemNanos(SECOND + 2)));
+    assert_eq!(stamp.stamps.software, Some(Nanos(SECOND + 2)));
 }
 
 /// Laid out by the kernel's definition.
@@ -340,7 +340,7 @@ proptest! {
         let stamp = transmitted(&control).unwrap();
         let nanos = |(seconds, nanos): (i64, i64)| seconds as u64 * SECOND + nanos as u64;
         prop_assert_eq!(stamp.key, key);
-        prop_assert_eq!(stamp.stamps.software, Some(SystemNanos(nanos(software))));
+        prop_assert_eq!(stamp.stamps.software, Some(Nanos(nanos(software))));
         prop_assert_eq!(stamp.stamps.hardware, hardware.map(nanos).map(HardwareNanos));
     }
 }

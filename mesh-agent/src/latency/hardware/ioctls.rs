@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Reading, Setting};
-use crate::latency::{HardwareNanos, SystemNanos};
+use crate::latency::{HardwareNanos, Nanos};
 
 /// include/uapi/linux/sockios.h; glibc's half of libc has no name for it.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
@@ -172,7 +172,7 @@ fn best<'a>(readings: impl Iterator<Item = (&'a Time, &'a Time, &'a Time)>) -> i
             let window = after.checked_sub(before)?;
             Some(Reading {
                 hardware: HardwareNanos(nanos(hardware)?),
-                system: SystemNanos(before + window / 2),
+                system: Nanos(before + window / 2),
                 window,
             })
         })

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::latency::{HardwareNanos, SystemNanos};
+use crate::latency::{HardwareNanos, Nanos};
 
 const BILLION: i128 = 1_000_000_000;
 /// Two clocks that were read together once may part this fast, in parts of 10^9: as fast as the kernel
@@ -31,7 +31,7 @@ pub struct Reading {
     /// What the card's clock showed.
     pub hardware: HardwareNanos,
     /// The middle of the time in which it was read.
-    pub system: SystemNanos,
+    pub system: Nanos,
     /// How long that time was, nanoseconds: the card's clock was read somewhere inside.
     pub window: u64,
 }
@@ -55,7 +55,7 @@ impl Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Converted {
     /// When it was.
-    pub time: SystemNanos,
+    pub time: Nanos,
     /// By how much it may be wrong, nanoseconds in each direction.
     pub uncertainty: u64,
 }
@@ -80,7 +80,7 @@ impl Converted {
         }
         let width = latest.checked_sub(earliest)?;
         (last_begin <= first_end).then_some(Self {
-            time: SystemNanos(earliest + width / 2),
+            time: Nanos(earliest + width / 2),
             uncertainty: width.div_ceil(2),
         })
     }
@@ -166,7 +166,7 @@ fn convert(at: i128, offset: i128, uncertainty: i128) -> Option<Converted> {
     /// The divisions above round towards zero.
     const ROUNDING: i128 = 4;
     Some(Converted {
-        time: SystemNanos(u64::try_from(at - offset).ok()?),
+        time: Nanos(u64::try_from(at - offset).ok()?),
         uncertainty: u64::try_from(uncertainty + ROUNDING).ok()?,
     })
 }

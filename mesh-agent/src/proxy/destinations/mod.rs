@@ -150,6 +150,16 @@ impl Destinations {
         }
     }
 
+    /// Name of the destination of the file that has this address.
+    pub fn name_of(&self, address: SocketAddr) -> Option<Arc<str>> {
+        let ip = address.ip().to_canonical();
+        let mut here = [address.port(), 0]
+            .into_iter()
+            .filter_map(|port| self.by_address.get(&(ip, port)))
+            .flatten();
+        here.find_map(|listed| listed.name.clone())
+    }
+
     fn candidates(&self, original: SocketAddr) -> Vec<Arc<Listed>> {
         let address = original.ip().to_canonical();
         let ports = [original.port(), 0];

@@ -114,7 +114,7 @@ impl Measured {
                     endpoint: SocketAddr::from(([0, 0, 0, 0], 0)),
                 },
                 method: request.method().as_str().into(),
-                path: path.get(..LONGEST_PATH).unwrap_or(path).into(),
+                path: path[..path.floor_char_boundary(LONGEST_PATH)].into(),
                 status: 0,
                 trace_id: request
                     .headers()

@@ -26,7 +26,7 @@ impl Card {
     fn read(self, system: u64, window: u64, inside: u64) -> Reading {
         Reading {
             hardware: self.at(system + window * inside / 1000),
-            system: SystemNanos(system + window / 2),
+            system: Nanos(system + window / 2),
             window,
         }
     }
@@ -86,7 +86,7 @@ proptest! {
         for (hardware, system, window) in readings {
             relation.observe(Reading {
                 hardware: HardwareNanos(hardware),
-                system: SystemNanos(system),
+                system: Nanos(system),
                 window,
             });
         }
@@ -166,7 +166,7 @@ fn a_rate_that_changes_makes_it_less_sure() {
 #[test]
 fn of_several_clocks_only_those_that_agree_say_something() {
     let at = |time, uncertainty| Converted {
-        time: SystemNanos(time),
+        time: Nanos(time),
         uncertainty,
     };
     assert_eq!(Converted::agreed([]), None);
