@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{BOUND, EVERY, Exact};
 
 /// A browser starts slowly where there is little of a processor.
-const SLOW: Duration = Duration::from_secs(60);
+const SLOW: Duration = Duration::from_mins(1);
 
 /// A page in headless Chromium.
 struct Browser {
@@ -46,11 +46,8 @@ impl Browser {
         wait_until(SLOW, command, || {
             ensure!(self.process.is_running()?, "{}", self.process.stderr()?);
             let text = self.process.stdout()?;
-            line = text
-                .lines()
-                .nth(self.asked - 1)
-                .unwrap_or_default()
-                .to_owned();
+            let last = text.lines().nth(self.asked - 1);
+            last.unwrap_or_default().clone_into(&mut line);
             Ok(text.matches('\n').count() >= self.asked)
         })?;
         Ok(serde_json::from_str(&line)?)

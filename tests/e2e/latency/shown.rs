@@ -132,7 +132,7 @@ fn stages_are_metrics_and_slow_requests_lead_to_their_traces() {
                 .cloned()
                 .with_context(|| format!("no {name} {labels:?}"))
         };
-        let stage = |stage: &str, le: &str| -> Result<f64> {
+        let stage = |stage: &str, le: &str| -> Result<u64> {
             let labels = [
                 ("pod", "client"),
                 ("destination", "web"),
@@ -144,10 +144,11 @@ fn stages_are_metrics_and_slow_requests_lead_to_their_traces() {
                 "mesh_agent_stage_seconds_bucket",
                 &labels,
             )?;
-            sample["value"].as_f64().context("no number")
+            let value = sample["value"].as_f64().context("no number")?;
+            Ok(value as u64)
         };
-        ensure!(stage("server", "0.01")? == 0.0 && stage("server", "0.05")? == 20.0);
-        ensure!(stage("mesh", "0.01")? == 20.0, "the mesh is not slow");
+        ensure!(stage("server", "0.01")? == 0 && stage("server", "0.05")? == 20);
+        ensure!(stage("mesh", "0.01")? == 20, "the mesh is not slow");
         let whole = (
             "mesh_agent_request_seconds",
             "mesh_agent_request_seconds_bucket",

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use mesh_tests::{Node, agent_binary, scenario, wait_until};
 
+use super::shown::wait_measured;
 use super::{BOUND, EVERY, Exact};
 
 /// A terminal of 80 columns and 24 lines.
@@ -172,6 +173,32 @@ fn top_says_what_to_use_where_there_is_no_terminal() {
             finished.stderr.contains("mesh-agent latency --output json"),
             "{finished:?}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn latency_has_colours_on_a_terminal_for_who_wants_them() {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        let agent = node.agent(&exact.config(node, EVERY, "{}"))?;
+        exact.ask("/wait?us=5000", 10, &[])?;
+        wait_measured(&agent, 10)?;
+        let socket = node.dir().join("admin.sock");
+        let latency = format!(
+            "{} latency --admin-socket {}",
+            agent_binary()?.display(),
+            socket.display()
+        );
+        for (environment, coloured) in [("NO_COLOR=", true), ("NO_COLOR=1", false)] {
+            let command = format!("{environment} {latency}; echo ended $?; exec sleep 1000");
+            let screen = Screen::run(node, &command)?;
+            screen.wait("ended 0")?;
+            let text = screen.tmux(["capture-pane", "-p", "-e"])?;
+            let server = text.contains("\u{1b}[32m█");
+            ensure!(server == coloured, "{environment}: {text}");
+            ensure!(text.contains("slowest: server"), "{text}");
+        }
         Ok(())
     });
 }

@@ -64,7 +64,7 @@ impl Snapshot {
 }
 
 /// Not everything that is measured is a destination: DNS is not, nor what is counted together as `others`.
-fn add_measured(destinations: &mut Vec<Destination>, latency: &Latency) {
+pub(super) fn add_measured(destinations: &mut Vec<Destination>, latency: &Latency) {
     for measured in &latency.destinations {
         let name = &measured.destination;
         if destinations.iter().all(|it| it.name != *name) {

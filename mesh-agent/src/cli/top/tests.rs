@@ -121,9 +121,13 @@ fn drawn_at(view: &View, now: Instant, width: u16, height: u16) -> Vec<String> {
         .unwrap();
     let buffer = terminal.backend().buffer();
     let rows = buffer.content().chunks(usize::from(width));
-    rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>())
-        .map(|row| row.trim_end().to_owned())
-        .collect()
+    rows.map(|row| {
+        row.iter()
+            .map(ratatui::buffer::Cell::symbol)
+            .collect::<String>()
+    })
+    .map(|row| row.trim_end().to_owned())
+    .collect()
 }
 
 #[test]
@@ -310,4 +314,29 @@ fn no_size_of_the_terminal_is_too_small() {
 fn the_interval_has_bounds() {
     assert_eq!(interval("250ms"), Ok(Duration::from_millis(250)));
     assert!(interval("1ms").is_err() && interval("2h").is_err() && interval("x").is_err());
+}
+
+#[test]
+fn what_is_measured_and_no_destination_is_shown_without_counts() {
+    let now = Instant::now();
+    let mut view = View::default();
+    for (at, requests) in [
+        (now.checked_sub(Duration::from_secs(1)).unwrap(), 1),
+        (now, 2),
+    ] {
+        let mut snapshot = snapshot(at, requests);
+        let mut dns = snapshot.latency.destinations[0].clone();
+        "dns".clone_into(&mut dns.destination);
+        snapshot.latency.destinations.push(dns);
+        snapshot::add_measured(&mut snapshot.destinations, &snapshot.latency);
+        view.polled(Box::new(Ok(snapshot)), now);
+    }
+    view.selected = Some("dns".to_owned());
+    let lines = drawn(&view, now);
+    let row = lines.iter().find(|line| line.starts_with(">dns")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(
+        cells[1..],
+        ["-", "-", "-", "-", "-", "-", "0", "-", "1.00ms", "3.00ms"]
+    );
 }

@@ -31,7 +31,7 @@ fn served(of: &[(&str, f64)]) -> Served {
     }
 }
 
-fn answer(recent: Served) -> Answer {
+fn answer(recent: &Served) -> Answer {
     let of_all = Measured {
         destination: "web".to_owned(),
         recent: recent.clone(),
@@ -66,7 +66,7 @@ fn slow_server() -> Served {
 
 #[test]
 fn the_bar_is_as_wide_as_eighty_columns_and_shows_each_share() {
-    let text = all(&answer(slow_server()), Span::Recent, true, PLAIN);
+    let text = all(&answer(&slow_server()), Span::Recent, true, PLAIN);
     let bar = text.lines().find(|line| line.contains("p50  ")).unwrap();
     assert_eq!(bar.chars().count(), 80, "{text}");
     let count = |fill: char| bar.chars().filter(|it| *it == fill).count();
@@ -86,7 +86,7 @@ fn the_bar_is_as_wide_as_eighty_columns_and_shows_each_share() {
 #[test]
 fn all_eight_stages_at_once_fit() {
     let all_alike = Stage::ALL.map(|it| (it.name(), 12_345_678.0));
-    let text = all(&answer(served(&all_alike)), Span::Recent, true, PLAIN);
+    let text = all(&answer(&served(&all_alike)), Span::Recent, true, PLAIN);
     for line in text.lines() {
         assert!(line.chars().count() <= 80, "{line}");
     }
@@ -102,7 +102,7 @@ fn all_eight_stages_at_once_fit() {
 #[test]
 fn with_colours_the_text_is_the_same() {
     let coloured = all(
-        &answer(slow_server()),
+        &answer(&slow_server()),
         Span::Recent,
         true,
         Style { colours: true },
@@ -115,13 +115,16 @@ fn with_colours_the_text_is_the_same() {
         rest = after.split_once('m').unwrap().1;
     }
     bare += rest;
-    assert_eq!(bare, all(&answer(slow_server()), Span::Recent, true, PLAIN));
+    assert_eq!(
+        bare,
+        all(&answer(&slow_server()), Span::Recent, true, PLAIN)
+    );
 }
 
 #[test]
 fn nothing_is_said_of_figures_that_are_not_there() {
     let none = super::super::nothing::why;
-    let mut answer = answer(slow_server());
+    let mut answer = answer(&slow_server());
     assert_eq!(none(&answer, None, Span::Recent), None);
     let why = none(&answer, None, Span::SinceStart).unwrap();
     assert!(why.contains("no request has been measured yet"), "{why}");
@@ -143,7 +146,7 @@ fn requests_without_figures_are_told_of() {
         overlapping: 3,
         ..Served::default()
     };
-    let text = all(&answer(overlapping), Span::Recent, false, PLAIN);
+    let text = all(&answer(&overlapping), Span::Recent, false, PLAIN);
     assert!(text.contains("3 more gave no figures"), "{text}");
     assert!(!text.contains("slowest"), "{text}");
 }
