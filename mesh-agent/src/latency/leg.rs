@@ -2,6 +2,7 @@
 //! which want them.
 
 use std::{
+    cell::Cell,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -17,9 +18,14 @@ use super::{
     transmit_log::{Counts, TransmitLog, Write},
 };
 
-/// How often the stamps are asked for, of one connection, that say more than when a request left: each costs a message
-/// of the kernel's and a wake-up, which together are a tenth of what a request costs.
-const OFTEN: Duration = Duration::from_millis(10);
+/// How often stamps are asked for, on one thread, that say more than when a request left: each costs a message of the
+/// kernel's and a look at an error queue, and all of them a third of what a request costs.
+const OFTEN: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// When they were asked for last, in nanoseconds.
+    static LAST: Cell<u64> = const { Cell::new(0) };
+}
 
 const NOTHING: u8 = 0;
 const SENT: u8 = 1;
@@ -38,9 +44,9 @@ pub struct Leg {
     written: AtomicU64,
     /// For how long there was no room to write, in nanoseconds.
     blocked: AtomicU64,
-    /// When stamps of a whole way were asked for last.
-    last_whole: AtomicU64,
-    /// And how the connection is, has not been asked since.
+    /// More than when it leaves is wanted of the message that is being sent.
+    is_whole: AtomicBool,
+    /// How the connection is, has not been asked since that was wanted.
     wants_info: AtomicBool,
     /// Allocated for connections that are measured only.
     log: Mutex<Option<Box<Log>>>,
@@ -98,6 +104,7 @@ impl Leg {
         log.last = None;
         log.resent = 0;
         self.receives.store(true, Ordering::Relaxed);
+        self.look_whether_whole();
     }
 
     /// An answer's end is written from now on: stamps of what was written before are not its own.
@@ -117,31 +124,31 @@ impl Leg {
         self.receives.store(is_wanted, Ordering::Relaxed);
     }
 
-    /// What is written from now on has the message's last byte in it: the stamp of when it leaves is wanted, and
-    /// now and then those of its whole way.
+    /// What is written from now on has the message's last byte in it: the stamp of when it leaves is wanted, and now
+    /// and then those of its whole way.
     pub fn ask_way(&self) {
-        let is_due = self.is_due();
-        if is_due {
+        let is_whole = self.is_whole();
+        if is_whole {
             self.wants_info.store(true, Ordering::Relaxed);
         }
-        let asks = if is_due { WHOLE_WAY } else { SENT };
+        let asks = if is_whole { WHOLE_WAY } else { SENT };
         self.asks.store(asks, Ordering::Relaxed);
     }
 
-    /// The same, of when it leaves only; now and then.
-    pub fn ask_sent_if_due(&self) {
-        let asks = if self.is_due() { SENT } else { NOTHING };
-        self.asks.store(asks, Ordering::Relaxed);
-    }
-
-    fn is_due(&self) -> bool {
+    /// It is the turn of a message to have all stamps, or not.
+    pub fn look_whether_whole(&self) {
         let now = Nanos::now();
-        let last = Nanos(self.last_whole.load(Ordering::Relaxed));
-        let is_due = now.after(last) >= OFTEN || last > now;
-        if is_due {
-            self.last_whole.store(now.0, Ordering::Relaxed);
+        let last = Nanos(LAST.get());
+        let is_whole = now.after(last) >= OFTEN || last > now;
+        if is_whole {
+            LAST.set(now.0);
         }
-        is_due
+        self.is_whole.store(is_whole, Ordering::Relaxed);
+    }
+
+    /// Whether it was.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole.load(Ordering::Relaxed)
     }
 
     /// Whether it is to be asked how the connection is: once for each whole way.

@@ -226,6 +226,7 @@ impl Measured {
             return;
         };
         let heard = upstream.heard();
+        let is_whole = upstream.leg().is_whole();
         upstream.end();
         self.book.count(upstream.leg().take_counts());
         let Some((first, last)) = self.side.as_ref().and_then(Side::look) else {
@@ -242,7 +243,7 @@ impl Measured {
         }
         self.has_ended = true;
         match self.side.take() {
-            Some(Side::Http1(receipts, number)) => receipts.reply(number, self),
+            Some(Side::Http1(receipts, number)) => receipts.reply(number, self, is_whole),
             Some(Side::Http2(stamps, stream)) => {
                 self.is_stream = true;
                 stamps.reply(stream, self);

@@ -151,15 +151,17 @@ impl Receipts {
         Some((receipt.first, receipt.last))
     }
 
-    /// What is written from now on ends the answer to a request.
-    pub fn reply(&self, number: u64, measured: Box<Measured>) {
+    /// What is written from now on ends the answer to a request. `is_whole`: when it leaves is to be stamped.
+    pub fn reply(&self, number: u64, measured: Box<Measured>, is_whole: bool) {
         let mut state = self.state();
         state.receipts.pop_front_if(|it| it.number == number);
         state.reply = Some(measured);
         drop(state);
         self.has_reply.store(true, Ordering::Relaxed);
         self.leg.begin_write();
-        self.leg.ask_sent_if_due();
+        if is_whole {
+            self.leg.ask_sent();
+        }
     }
 
     /// All that there is of answers has been written to `stream`, of `heads` requests so far. `speaks`: the client had

@@ -254,6 +254,7 @@ impl StreamStamps {
                 if self.chooser.is_some() {
                     self.leg.ask_sent();
                 } else {
+                    self.leg.look_whether_whole();
                     self.leg.ask_way();
                 }
             }
