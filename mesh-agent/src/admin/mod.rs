@@ -4,6 +4,7 @@
 pub mod client;
 mod metrics;
 pub mod model;
+mod pod_socket_metrics;
 pub mod pod_sockets;
 mod report;
 mod server;
