@@ -106,7 +106,7 @@ pub struct PodSocketState {
     pub sent_at: u64,
     /// When the network device got it, 0 if it has not.
     pub device_at: u64,
-    /// Sends so far.
+    /// Sends so far, from a random number on.
     pub sends: u64,
 }
 

@@ -165,7 +165,7 @@ fn begin(ctx: &SockOpsContext, socket: *mut bpf_sock, is_outbound: bool) {
     // Refused flags are those of a newer kernel than this one; these are as old as 5.3.
     let _accepted = ctx.set_cb_flags(flags as i32);
     if STAMPS.load() != 0 {
-        tx_stamps::ask_for(ctx);
+        tx_stamps::ask_for(ctx, state);
     }
 }
 

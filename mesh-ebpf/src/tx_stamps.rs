@@ -6,7 +6,9 @@
 //! within a program's reach without knowing the layout of the running kernel's structures.
 
 use aya_ebpf::{
-    EbpfContext as _, Global, bindings::bpf_sock_ops, helpers::bpf_setsockopt,
+    EbpfContext as _, Global,
+    bindings::bpf_sock_ops,
+    helpers::{bpf_get_prandom_u32, bpf_setsockopt},
     programs::SockOpsContext,
 };
 use core::ffi::c_void;
@@ -44,7 +46,10 @@ pub fn is_one(op: u32) -> bool {
 
 /// Has the kernel call at each send of this socket.
 #[inline(always)]
-pub fn ask_for(ctx: &SockOpsContext) {
+pub fn ask_for(ctx: &SockOpsContext, state: &mut PodSocketState) {
+    // Anywhere in its first turn: neither always nor never the first send of short connections.
+    // SAFETY: no arguments.
+    state.sends = u64::from(unsafe { bpf_get_prandom_u32() });
     let mut flags = TX_TIMESTAMPING;
     // SAFETY: the helper takes this program's context and four bytes on its stack.
     let _not_in_this_kernel = unsafe {

@@ -11,11 +11,7 @@ use prometheus_client::{
 };
 
 use self::latency::LatencyMetrics;
-use super::{
-    Report,
-    model::Destination,
-    pod_sockets::{self, LabelledStats},
-};
+use super::{Report, model::Destination, pod_socket_metrics, pod_sockets::LabelledStats};
 use crate::{
     pods::PodState,
     proxy::{DetectionCounters, DnsStatus, Reason, TrafficList},
@@ -152,7 +148,7 @@ impl prometheus_client::collector::Collector for Snapshot {
             counter(&mut encoder, name, help, count)?;
         }
         traffic(&mut encoder, &self.traffic)?;
-        pod_sockets::metrics(&mut encoder, &self.pod_sockets)?;
+        pod_socket_metrics::encode(&mut encoder, &self.pod_sockets)?;
         destinations(&mut encoder, &self.destinations)?;
         self.latency.encode(&mut encoder)
     }

@@ -6,6 +6,7 @@ pub mod latency;
 mod metrics;
 pub mod model;
 mod page;
+mod pod_socket_metrics;
 pub mod pod_sockets;
 mod report;
 mod server;

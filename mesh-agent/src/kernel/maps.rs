@@ -334,7 +334,7 @@ pub(super) fn socket_address(address: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::from(address).to_canonical(), port)
 }
 
-pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
+fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

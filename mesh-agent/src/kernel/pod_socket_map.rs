@@ -3,7 +3,10 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,7 @@ use aya::{
     maps::{HashMap, MapData},
 };
 use mesh_common::{PodSocketKey, PodSocketStats, pod_socket_direction};
+use nix::time::{ClockId, clock_gettime};
 
 use super::{
     KernelError, Maps,
@@ -36,8 +40,15 @@ pub struct PodSocketEntry {
     pub stats: Box<PodSocketStats>,
 }
 
+/// How often entries are looked at for that.
+const LOOKED_AT_EVERY: Duration = Duration::from_mins(1);
+
 /// The map.
-pub(super) struct PodSocketMap(Mutex<HashMap<MapData, Bytes<PodSocketKey>, Bytes<PodSocketStats>>>);
+pub(super) struct PodSocketMap {
+    map: Mutex<HashMap<MapData, Bytes<PodSocketKey>, Bytes<PodSocketStats>>>,
+    /// When all were last looked at, seconds of `CLOCK_MONOTONIC`.
+    looked_at: AtomicU64,
+}
 
 impl fmt::Debug for PodSocketMap {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,27 +60,50 @@ impl PodSocketMap {
     pub fn take(ebpf: &Ebpf) -> Result<Self, KernelError> {
         const NAME: &str = "pod_sockets";
         let map = take(ebpf, NAME)?.try_into().map_err(map_error(NAME))?;
-        Ok(Self(Mutex::new(map)))
+        Ok(Self {
+            map: Mutex::new(map),
+            looked_at: AtomicU64::new(0),
+        })
     }
 
     /// Removes the entries of a pod that is not enrolled any more: nothing is counted for it.
     pub fn forget_pod(&self, netns_cookie: u64) {
-        self.remove_if(|key, _| key.netns_cookie == netns_cookie);
+        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys: Vec<PodSocketKey> = map
+            .keys()
+            .filter_map(Result::ok)
+            .map(bytemuck::cast)
+            .filter(|key: &PodSocketKey| key.netns_cookie == netns_cookie)
+            .collect();
+        drop(map);
+        self.remove(keys.iter());
+    }
+
+    /// Removes those that nothing was counted for since long before `now`, if it is time to look.
+    fn prune(&self, now: Duration) {
+        let looked_at = Duration::from_secs(self.looked_at.load(Ordering::Relaxed));
+        if now.saturating_sub(looked_at) < LOOKED_AT_EVERY {
+            return;
+        }
+        self.looked_at.store(now.as_secs(), Ordering::Relaxed);
+        let is_old =
+            |stats: &PodSocketStats| now.saturating_sub(Duration::from_nanos(stats.last_at)) > KEPT;
+        let entries = self.entries();
+        let old = entries.iter().filter(|(_, stats)| is_old(stats));
+        self.remove(old.map(|(key, _)| key));
     }
 
     fn entries(&self) -> Vec<(PodSocketKey, Box<PodSocketStats>)> {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         map.iter()
             .filter_map(Result::ok)
             .map(|(key, stats)| (bytemuck::cast(key), Box::new(bytemuck::cast(stats))))
             .collect()
     }
 
-    fn remove_if(&self, is_obsolete: impl Fn(&PodSocketKey, &PodSocketStats) -> bool) {
-        let obsolete = self.entries();
-        let obsolete = obsolete.iter().filter(|(key, it)| is_obsolete(key, it));
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, _) in obsolete {
+    fn remove<'a>(&self, keys: impl Iterator<Item = &'a PodSocketKey>) {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in keys {
             // Gone already is as good.
             let _gone = map.remove(&bytemuck::cast(*key));
         }
@@ -98,12 +132,8 @@ impl Maps {
         let Some(map) = self.pod_sockets.get() else {
             return;
         };
-        let Ok(now) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) else {
-            return;
-        };
-        let Some(oldest) = Duration::from(now).checked_sub(KEPT) else {
-            return;
-        };
-        map.remove_if(|_, stats| Duration::from_nanos(stats.last_at) < oldest);
+        if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
+            map.prune(now.into());
+        }
     }
 }

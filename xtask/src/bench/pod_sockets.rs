@@ -1,5 +1,7 @@
 //! What it costs to measure pods' own sockets (`latency.podSockets`), of a pod whose connections do not
-//! go through the agent. Beside each other: not at all, round trips, and stamps as well.
+//! go through the agent. Beside each other: not at all, round trips, and stamps as well. What counts is the
+//! processor time of clients, servers and agent for a request, which other programs on the machine do not
+//! change as they change rates.
 
 use super::report::median;
 use super::variant::{Site, Variant};
@@ -8,6 +10,8 @@ use crate::lab::{self, Agent, PodEntry};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// What is measured, the reference first.
@@ -15,12 +19,21 @@ const MEASURED: [&str; 3] = ["off", "rtt", "stamps"];
 
 const LOADS: [Workload; 3] = [Workload::KeepAlive, Workload::Connects, Workload::Bulk];
 
-/// Rates of each load by what is measured, one for each turn.
-pub struct Report(BTreeMap<(Workload, &'static str), Vec<f64>>);
+/// What came of one turn.
+#[derive(Clone, Copy)]
+struct Slice {
+    /// In the load's unit.
+    rate: f64,
+    /// Processor time for one of what the rate counts, in microseconds.
+    cost: f64,
+}
+
+/// By load and what is measured, one for each turn.
+pub struct Report(BTreeMap<(Workload, &'static str), Vec<Slice>>);
 
 /// Measures for `seconds` in each of the rounds, in slices of one second that take turns.
 pub fn run(site: &Site, rounds: u32, seconds: u32) -> Result<Report> {
-    let mut rates: BTreeMap<_, Vec<f64>> = BTreeMap::new();
+    let mut slices: BTreeMap<_, Vec<Slice>> = BTreeMap::new();
     for turn in 0..rounds * seconds {
         for load in LOADS {
             // Forwards, backwards, and so on: a machine that gets slower or faster favours none.
@@ -29,20 +42,20 @@ pub fn run(site: &Site, rounds: u32, seconds: u32) -> Result<Report> {
                 order.reverse();
             }
             for measured in order {
-                let rate = slice(site, load, measured)
+                let taken = slice(site, load, measured)
                     .with_context(|| format!("pod sockets, {measured}, {}", load.name()))?;
-                rates.entry((load, measured)).or_default().push(rate);
+                slices.entry((load, measured)).or_default().push(taken);
             }
         }
         if (turn + 1) % seconds == 0 {
             println!("pod sockets: round {} of {rounds}", (turn + 1) / seconds);
         }
     }
-    Ok(Report(rates))
+    Ok(Report(slices))
 }
 
 /// One second of a load.
-fn slice(site: &Site, load: Workload, measured: &str) -> Result<f64> {
+fn slice(site: &Site, load: Workload, measured: &str) -> Result<Slice> {
     let lab = site.lab();
     let client = site.client(Variant::Agent)?;
     let pods = [client, site.server()]
@@ -51,11 +64,25 @@ fn slice(site: &Site, load: Workload, measured: &str) -> Result<f64> {
         lab::configuration(lab, &pods) + &format!("latency: {{podSockets: {measured}}}\n");
     let agent = Agent::start(lab, site.binary(), &configuration)?;
     let second = Duration::from_secs(1);
+    let before = processor_time(lab.cgroup())?;
     let rate = load.run(lab, client, site.server(), None, second)?.rate;
+    let spent = processor_time(lab.cgroup())? - before;
     check(&agent, measured)?;
     let (status, log, _) = agent.terminate()?;
     ensure!(status.success(), "the agent ended with {status}:\n{log}");
-    Ok(rate)
+    Ok(Slice {
+        rate,
+        cost: spent / (rate * second.as_secs_f64()),
+    })
+}
+
+/// Processor time of all programs of the lab, in microseconds. cgroup v2 counts it without its controller.
+fn processor_time(cgroup: &Path) -> Result<f64> {
+    let text = fs::read_to_string(cgroup.join("cpu.stat")).context("cannot read cpu.stat")?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("usage_usec "))
+        .and_then(|time| time.parse().ok())
+        .context("no usage_usec in cpu.stat")
 }
 
 /// A measurement of something else would be worse than none.
@@ -89,39 +116,54 @@ fn check(agent: &Agent, measured: &str) -> Result<()> {
 }
 
 impl Report {
-    fn rates(&self, load: Workload, measured: &'static str) -> &[f64] {
-        self.0.get(&(load, measured)).map_or(&[], Vec::as_slice)
+    fn all(&self, load: Workload, measured: &'static str, of: fn(&Slice) -> f64) -> Vec<f64> {
+        let slices = self.0.get(&(load, measured)).into_iter().flatten();
+        slices.map(of).collect()
     }
 
-    /// The median of the turns' ratios to what is not measured, and of the rates.
-    fn ratio_and_rate(&self, load: Workload, measured: &'static str) -> Option<(f64, f64)> {
-        let (of, to) = (self.rates(load, measured), self.rates(load, MEASURED[0]));
-        let ratios = of.iter().zip(to).map(|(of, to)| of / to).collect();
-        Some((median(ratios)?, median(of.to_vec())?))
+    /// Rate, processor time, and that to what it is if nothing is measured: medians of the turns.
+    fn medians(&self, load: Workload, measured: &'static str) -> Option<(f64, f64, f64)> {
+        let costs = self.all(load, measured, |it| it.cost);
+        let without = self.all(load, MEASURED[0], |it| it.cost);
+        let ratios = costs.iter().zip(&without).map(|(of, to)| of / to).collect();
+        let rate = median(self.all(load, measured, |it| it.rate))?;
+        Some((rate, median(costs)?, median(ratios)?))
     }
 
-    /// Prints rates and ratios.
+    /// Prints rates, processor times and ratios.
     pub fn print(&self) {
         println!(
-            "{:<28}{:>18}{:>18}{:>18}",
+            "{:<28}{:>30}{:>30}{:>30}",
             "pod sockets", MEASURED[0], MEASURED[1], MEASURED[2]
         );
         for load in LOADS {
             print!("{:<28}", format!("{}, {}", load.name(), load.unit()));
             for measured in MEASURED {
-                let cell = self.ratio_and_rate(load, measured);
-                let cell = cell.map(|(ratio, rate)| format!("{} ({ratio:.3})", load.format(rate)));
-                print!("{:>18}", cell.unwrap_or_default());
+                let cell = self.medians(load, measured);
+                let cell = cell.map(|(rate, cost, ratio)| {
+                    let unit = if load == Workload::Bulk { "ms" } else { "µs" };
+                    let cost = if load == Workload::Bulk {
+                        cost / 1e3
+                    } else {
+                        cost
+                    };
+                    format!("{}, {cost:.2} {unit} (× {ratio:.3})", load.format(rate))
+                });
+                print!("{:>30}", cell.unwrap_or_default());
             }
             println!();
         }
     }
 
-    /// All of it.
+    /// All of it: processor times in microseconds.
     pub fn json(&self) -> Value {
         let loads = LOADS.into_iter().map(|load| {
-            let rates = MEASURED.map(|measured| (measured, json!(self.rates(load, measured))));
-            (load.name(), Value::from_iter(rates))
+            let slices = MEASURED.map(|measured| {
+                let rates = self.all(load, measured, |it| it.rate);
+                let costs = self.all(load, measured, |it| it.cost);
+                (measured, json!({"rate": rates, "processorTime": costs}))
+            });
+            (load.name(), Value::from_iter(slices))
         });
         loads.collect()
     }
