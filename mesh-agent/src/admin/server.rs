@@ -69,7 +69,12 @@ pub fn serve_admin(path: &Path, report: Arc<Report>) -> Result<AdminSocket, Admi
     Ok(socket)
 }
 
-/// Serves `/metrics`, `/healthz` (the process lives), `/readyz` (every pod is enrolled), and a page to look at.
+/// What is there instead of the page where others could see it.
+const NO_PAGE: &str = "the page is only served at loopback addresses, since it tells the paths of requests: set \
+     `agent.metrics` to one, and forward a port to it\n";
+
+/// Serves `/metrics`, `/healthz` (the process lives), `/readyz` (every pod is enrolled), and at loopback addresses a page
+/// to look at.
 pub async fn serve_metrics(address: SocketAddr, report: Arc<Report>) -> Result<(), AdminError> {
     let listener = TcpListener::bind(address)
         .await
@@ -77,9 +82,14 @@ pub async fn serve_metrics(address: SocketAddr, report: Arc<Report>) -> Result<(
     let router = Router::new()
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readiness))
-        .merge(page::router())
-        .with_state(report);
+        .route("/readyz", get(readiness));
+    // It tells the paths of requests, and asks for no password.
+    let router = if address.ip().is_loopback() {
+        router.merge(page::router())
+    } else {
+        router.route("/", get(|| async { (StatusCode::NOT_FOUND, NO_PAGE) }))
+    };
+    let router = router.with_state(report);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Method;
 use socket2::Socket;
 
 use super::{
@@ -47,7 +48,7 @@ pub struct Trace {
     /// Whose it was.
     pub key: Key,
     /// Its method.
-    pub method: Box<str>,
+    pub method: Method,
     /// The beginning of its path.
     pub path: Box<str>,
     /// Status of its answer.
@@ -196,7 +197,7 @@ impl Book {
     }
 
     /// A measured request has ended.
-    pub fn add(&self, trace: Trace) {
+    pub fn add(&self, trace: Arc<Trace>) {
         let now = Instant::now();
         let series = self.series_of(&trace.key, now);
         let source = trace.way.sent.source;
@@ -211,7 +212,7 @@ impl Book {
         if traces.len() == MOST_TRACES {
             traces.pop_front();
         }
-        traces.push_back(Arc::new(trace));
+        traces.push_back(trace);
     }
 
     fn series_of(&self, key: &Key, now: Instant) -> Arc<Series> {
@@ -286,14 +287,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn trace(destination: &str, endpoint: u16) -> Trace {
-        Trace {
+    fn trace(destination: &str, endpoint: u16) -> Arc<Trace> {
+        Arc::new(Trace {
             key: Key {
                 pod: "client".into(),
                 destination: destination.into(),
                 endpoint: SocketAddr::from(([10, 0, 0, 1], endpoint)),
             },
-            method: "GET".into(),
+            method: Method::GET,
             path: "/".into(),
             status: 200,
             trace_id: None,
@@ -302,7 +303,7 @@ mod tests {
             stages: Ok(Stages::default()),
             info: TcpInfo::default(),
             resent: 0,
-        }
+        })
     }
 
     #[test]

@@ -46,6 +46,10 @@ pub struct Leg {
     blocked: AtomicU64,
     /// More than when it leaves is wanted of the message that is being sent.
     is_whole: AtomicBool,
+    /// The message's end was about to be written.
+    has_end: AtomicBool,
+    /// It was asked once how the connection is.
+    has_info: AtomicBool,
     /// How the connection is, has not been asked since that was wanted.
     wants_info: AtomicBool,
     /// Allocated for connections that are measured only.
@@ -78,8 +82,8 @@ pub struct Heard {
     pub last: Option<Arrival>,
     /// What the kernel said of the connection when the first came.
     pub info: TcpInfo,
-    /// Segments that were sent again since the message before that was measured.
-    pub resent: u32,
+    /// Whether the message's end was about to be written, at least.
+    pub has_end: bool,
     /// For how long the peer did not read, since the connection began, in nanoseconds.
     pub blocked: u64,
 }
@@ -102,8 +106,8 @@ impl Leg {
         log.from = from;
         log.first = None;
         log.last = None;
-        log.resent = 0;
         self.receives.store(true, Ordering::Relaxed);
+        self.has_end.store(false, Ordering::Relaxed);
         self.look_whether_whole();
     }
 
@@ -128,11 +132,24 @@ impl Leg {
     /// and then those of its whole way.
     pub fn ask_way(&self) {
         let is_whole = self.is_whole();
-        if is_whole {
+        // Of a new connection it is what the network takes.
+        if is_whole || !self.has_info.load(Ordering::Relaxed) {
             self.wants_info.store(true, Ordering::Relaxed);
         }
         let asks = if is_whole { WHOLE_WAY } else { SENT };
-        self.asks.store(asks, Ordering::Relaxed);
+        self.asks.fetch_max(asks, Ordering::Relaxed);
+        self.has_end.store(true, Ordering::Relaxed);
+        if let Some(log) = self.log().as_mut() {
+            // What came before is none of the answer.
+            log.first = None;
+        }
+    }
+
+    /// The answer began with what came in last: what came before was only said before it.
+    pub fn began_with_last(&self) {
+        if let Some(log) = self.log().as_mut() {
+            log.first = log.last;
+        }
     }
 
     /// It is the turn of a message to have all stamps, or not.
@@ -178,7 +195,7 @@ impl Leg {
             first: log.first,
             last: log.last,
             info: log.info,
-            resent: log.resent,
+            has_end: self.has_end.load(Ordering::Relaxed),
             blocked,
         }
     }
@@ -193,12 +210,16 @@ impl Leg {
         self.log().as_ref()?.transmit.until(end)
     }
 
-    /// What the kernel said of the connection last, and the segments that were sent again since that was asked.
-    pub fn take_info(&self) -> (TcpInfo, u32) {
+    /// What the kernel said of the connection last.
+    pub fn info(&self) -> TcpInfo {
+        self.log().as_ref().map(|log| log.info).unwrap_or_default()
+    }
+
+    /// Segments that were sent again since this was asked.
+    pub fn take_resent(&self) -> u32 {
         let mut log = self.log();
-        log.as_mut().map_or_else(Default::default, |log| {
-            (log.info, std::mem::take(&mut log.resent))
-        })
+        log.as_mut()
+            .map_or(0, |log| std::mem::take(&mut log.resent))
     }
 
     /// For how long the peer did not read, since the connection began, in nanoseconds.
@@ -297,6 +318,7 @@ impl Leg {
         let log = log.get_or_insert_default();
         log.resent += info.retransmits.saturating_sub(log.info.retransmits);
         log.info = info;
+        self.has_info.store(true, Ordering::Relaxed);
     }
 
     fn log(&self) -> MutexGuard<'_, Option<Box<Log>>> {

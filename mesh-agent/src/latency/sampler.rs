@@ -31,28 +31,32 @@ pub struct Sampler {
 impl Sampler {
     /// Whether a request is measured. `now` is since any time in the past, `chance` from 0 to 1.
     pub fn choose(&self, rate: Rate, now: Duration, chance: f64) -> bool {
-        self.take_wanted()
+        self.is_wanted()
             || ((chance < rate.share || self.is_quiet(rate, now)) && self.permits(rate, now))
     }
 
     /// Whether the next request is to be measured, whatever chance says: somebody waits for it, or none was for
     /// a second.
     pub fn is_due(&self, rate: Rate, now: Duration) -> bool {
-        self.wanted.load(Ordering::Relaxed) > 0 || self.is_quiet(rate, now)
+        self.is_wanted() || self.is_quiet(rate, now)
     }
 
     /// Whether a request that chance has chosen, or that was due, is measured.
     pub fn takes(&self, rate: Rate, now: Duration) -> bool {
-        self.take_wanted() || self.permits(rate, now)
+        self.is_wanted() || self.permits(rate, now)
     }
 
-    fn take_wanted(&self) -> bool {
-        if self.wanted.load(Ordering::Relaxed) == 0 {
-            return false;
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
+    }
+
+    /// One is measured: somebody waits for one less.
+    pub fn served(&self) {
+        if self.is_wanted() {
+            let one_less = |wanted: u32| wanted.checked_sub(1);
+            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+            let _none_left = self.wanted.fetch_update(set, get, one_less);
         }
-        let one_less = |wanted: u32| wanted.checked_sub(1);
-        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
-        self.wanted.fetch_update(set, get, one_less).is_ok()
     }
 
     fn is_quiet(&self, rate: Rate, now: Duration) -> bool {
@@ -168,7 +172,11 @@ mod tests {
         let sampler = Sampler::default();
         sampler.want(3);
         let chosen: Vec<bool> = (0..5)
-            .map(|_| sampler.choose(off, Duration::ZERO, 0.0))
+            .map(|_| {
+                let is_chosen = sampler.choose(off, Duration::ZERO, 0.0);
+                sampler.served();
+                is_chosen
+            })
             .collect();
         assert_eq!(chosen, [true, true, true, false, false]);
     }

@@ -125,7 +125,8 @@ pub struct Series(Mutex<Kept>);
 
 #[derive(Debug)]
 struct Kept {
-    since_start: Figures,
+    /// Those that are not recent any more.
+    older: Figures,
     now: Figures,
     before: Figures,
     begun: Instant,
@@ -136,7 +137,7 @@ impl Series {
     /// One of no request.
     pub fn new(now: Instant) -> Self {
         Self(Mutex::new(Kept {
-            since_start: Figures::default(),
+            older: Figures::default(),
             now: Figures::default(),
             before: Figures::default(),
             begun: now,
@@ -156,29 +157,31 @@ impl Series {
         let mut kept = self.kept();
         kept.was_used = now;
         kept.turn_over(now);
-        let kept = &mut *kept;
-        for figures in [&mut kept.since_start, &mut kept.now] {
-            figures.retransmits += u64::from(resent);
-            match stages {
-                Ok(stages) => {
-                    for stage in Stage::ALL {
-                        figures.add_time(Figure::Stage(stage), stages.get(stage));
-                    }
-                    figures.add_time(Figure::Total, stages.total);
-                    if !info.rtt.is_zero() {
-                        figures.add_time(Figure::RoundTrip, info.rtt.as_nanos() as u64);
-                    }
-                    figures.sources[source as usize] += 1;
+        let figures = &mut kept.now;
+        figures.retransmits += u64::from(resent);
+        match stages {
+            Ok(stages) => {
+                for stage in Stage::ALL {
+                    figures.add_time(Figure::Stage(stage), stages.get(stage));
                 }
-                Err(Unclear::Overlapping) => figures.overlapping += 1,
-                Err(Unclear::Inconsistent) => figures.inconsistent += 1,
+                figures.add_time(Figure::Total, stages.total);
+                if !info.rtt.is_zero() {
+                    figures.add_time(Figure::RoundTrip, info.rtt.as_nanos() as u64);
+                }
+                figures.sources[source as usize] += 1;
             }
+            Err(Unclear::Overlapping) => figures.overlapping += 1,
+            Err(Unclear::Inconsistent) => figures.inconsistent += 1,
         }
     }
 
     /// Those since the agent started.
     pub fn since_start(&self) -> Figures {
-        self.kept().since_start.clone()
+        let kept = self.kept();
+        let mut figures = kept.older.clone();
+        figures.add(&kept.before);
+        figures.add(&kept.now);
+        figures
     }
 
     /// Those of the last half to whole minute.
@@ -206,9 +209,10 @@ impl Kept {
         if age < RECENT {
             return;
         }
+        self.older.add(&self.before);
         self.before = std::mem::take(&mut self.now);
         if age >= 2 * RECENT {
-            self.before = Figures::default();
+            self.older.add(&std::mem::take(&mut self.before));
         }
         self.begun = now;
     }

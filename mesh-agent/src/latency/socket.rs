@@ -7,7 +7,7 @@
 
 use std::{
     io::{self, IoSlice},
-    mem::{MaybeUninit, zeroed},
+    mem::zeroed,
     os::fd::{AsRawFd, RawFd},
     ptr,
     time::Duration,
@@ -165,19 +165,28 @@ unsafe fn receive_at(
 }
 
 /// Sends, and asks for stamps of the last byte that is taken.
-pub fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>], asked: Asked) -> io::Result<usize> {
+pub fn send(
+    socket: &impl AsRawFd,
+    slices: &[IoSlice<'_>],
+    asked: Option<Asked>,
+) -> io::Result<usize> {
     let mut control = Control([0; CONTROL]);
-    // A `struct cmsghdr` and its 32 bits of data.
-    let length = 20_u64;
-    control.0[..8].copy_from_slice(&length.to_ne_bytes());
-    control.0[8..12].copy_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
-    control.0[12..16].copy_from_slice(&libc::SO_TIMESTAMPING.to_ne_bytes());
-    control.0[16..20].copy_from_slice(&asked.0.to_ne_bytes());
     // `IoSlice` has the layout of an iovec, which sendmsg only reads.
     let pieces: *mut libc::iovec = slices.as_ptr().cast_mut().cast();
-    let message = message(pieces, slices.len(), &mut control, 24);
-    // What is written later is not to go out in the segment whose stamp this is.
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_EOR;
+    let mut flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let mut room = 0;
+    if let Some(Asked(asked)) = asked {
+        // A `struct cmsghdr` and its 32 bits of data.
+        let length = 20_u64;
+        control.0[..8].copy_from_slice(&length.to_ne_bytes());
+        control.0[8..12].copy_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
+        control.0[12..16].copy_from_slice(&libc::SO_TIMESTAMPING.to_ne_bytes());
+        control.0[16..20].copy_from_slice(&asked.to_ne_bytes());
+        room = 24;
+        // What is written later is not to go out in the segment whose stamp this is.
+        flags |= libc::MSG_EOR;
+    }
+    let message = message(pieces, slices.len(), &mut control, room);
     // SAFETY: the message points to live memory of the lengths it gives.
     let count = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
@@ -211,11 +220,11 @@ pub fn drain(socket: &impl AsRawFd, mut each: impl FnMut(TransmitStamp)) -> usiz
 }
 
 fn drain_some(fd: RawFd, each: &mut impl FnMut(TransmitStamp)) -> usize {
-    let mut controls = [const { MaybeUninit::<Control>::uninit() }; AT_ONCE];
+    let mut controls = [const { Control([0; CONTROL]) }; AT_ONCE];
     // SAFETY: all zeros are messages of nothing.
     let mut messages: [libc::mmsghdr; AT_ONCE] = unsafe { zeroed() };
     for (message, control) in messages.iter_mut().zip(&mut controls) {
-        message.msg_hdr.msg_control = control.as_mut_ptr().cast();
+        message.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
         message.msg_hdr.msg_controllen = CONTROL;
     }
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
@@ -232,9 +241,7 @@ fn drain_some(fd: RawFd, each: &mut impl FnMut(TransmitStamp)) -> usize {
     let count = usize::try_from(count).unwrap_or_default();
     for (message, control) in messages.iter().zip(&controls).take(count) {
         let there = message.msg_hdr.msg_controllen.min(CONTROL);
-        // SAFETY: the kernel wrote so many bytes of it.
-        let control = unsafe { std::slice::from_raw_parts(control.as_ptr().cast::<u8>(), there) };
-        if let Some(stamp) = control_messages::transmitted(control) {
+        if let Some(stamp) = control_messages::transmitted(&control.0[..there]) {
             each(stamp);
         }
     }

@@ -198,18 +198,24 @@ impl Stages {
         let last = way.received_last;
         // Not before its turn could anybody do anything for it.
         let begun = way.turn.map_or(last.stamp.at, |it| it.max(last.stamp.at));
-        let blocked = way.blocked.cast_signed();
+        let answer = way.answered_last;
+        // Only what came after the answer's end is not in the other stages.
+        let written = way.replied.at.since(answer.read.max(answer.stamp.at));
+        let blocked = way.blocked.cast_signed().clamp(0, written.max(0));
         let client = begun.since(way.received_first.stamp.at) + blocked;
         stages.set(Stage::Client, client)?;
 
         let queue_in = last.read.since(begun).max(0);
-        let answer = way.answered_last;
         let queue_out = answer.read.since(answer.stamp.at);
         stages.set(Stage::Queue, queue_in + queue_out)?;
 
-        let retries = way.last_try.since(way.first_try);
+        // What was done while the request was still coming held up nothing.
+        let ready = last.read.max(begun);
+        let [first_try, last_try, connected] =
+            [way.first_try, way.last_try, way.connected].map(|at| at.max(ready));
+        let retries = last_try.since(first_try);
         stages.set(Stage::Retries, retries)?;
-        let connect = way.connected.since(way.last_try);
+        let connect = connected.since(last_try);
         stages.set(Stage::Connect, connect)?;
 
         let sent = way.sent.at;

@@ -159,15 +159,13 @@ impl StampedStream {
                 asked
             }
         });
-        let count = match asked {
-            Some(asked) => self.stream.try_io(Interest::WRITABLE, || {
-                socket::send(&self.stream, slices, asked)
-            }),
-            None => self.stream.try_write_vectored(slices),
-        }?;
-        if self.leg.is_prepared() {
-            self.leg.wrote(count, asked.is_some());
+        if !self.leg.is_prepared() {
+            return self.stream.try_write_vectored(slices);
         }
+        // Without the runtime, which would not try if it believes that there is no room: where there was none, the
+        // system call must have said so for the epoll to hear of it.
+        let count = socket::send(&self.stream, slices, asked)?;
+        self.leg.wrote(count, asked.is_some());
         Ok(count)
     }
 
@@ -183,6 +181,8 @@ impl StampedStream {
             none => none.insert(Box::new(Writable::new(&self.stream)?)),
         };
         ready!(writable.poll(context))?;
+        // A descriptor only as long as it is needed.
+        blocked.writable = None;
         blocked.since = None;
         let took = Nanos::now().since(since).max(0);
         self.leg.add_blocked(took.cast_unsigned());

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Writes that are remembered: stamps that come later than so many writes are of no use to anybody.
-const MOST: usize = 256;
+const MOST: usize = 32;
 
 /// A stamped write, and what is known of its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -82,16 +82,18 @@ impl PodSet {
     /// waited for.
     pub fn apply(&self, config: &Config) -> Result<(), PodError> {
         let pods: Vec<Arc<Pod>> = config.pods.iter().cloned().map(Arc::new).collect();
-        self.change(&pods, OnFailure::Abandon)?;
-        self.shared.hosts.set(Hosts::of(&config.destinations));
-        self.shared.destinations.apply(config);
+        // First: pods begin to be served at once.
+        let latency = &self.shared.latency;
+        let before = (latency.rate(), latency.tells_clients());
         let rate = Rate {
             share: config.latency.sample,
             most_per_second: config.latency.most_per_second,
         };
-        self.shared
-            .latency
-            .apply(rate, config.latency.server_timing);
+        latency.apply(rate, config.latency.server_timing);
+        self.change(&pods, OnFailure::Abandon)
+            .inspect_err(|_| latency.apply(before.0, before.1))?;
+        self.shared.hosts.set(Hosts::of(&config.destinations));
+        self.shared.destinations.apply(config);
         let members = Arc::clone(&self.members);
         let any_pod = move || {
             let members = members.lock().unwrap_or_else(PoisonError::into_inner);

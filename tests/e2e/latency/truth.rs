@@ -114,6 +114,32 @@ fn a_request_whose_second_half_comes_5_ms_later() {
 }
 
 #[test]
+fn a_client_that_does_not_read_for_20_ms() {
+    // What the agent cannot write any more it does not read either: the answer's end comes late.
+    let ask =
+        |exact: &Exact, options: &[&str]| exact.ask("/body?bytes=8000000", 10, options).map(drop);
+    Scenario::default().alone().run(|node| {
+        let exact = Exact::new(node)?;
+        let agent = node.agent(&exact.config(node, EVERY, "{}"))?;
+        ask(&exact, &[])?;
+        let without = medians(node, 10)?;
+        ask(&exact, &["read_us=20000"])?;
+        let with = medians(node, 10)?;
+        let of = |figures: &[(&str, f64)], wanted: &[&str]| -> f64 {
+            let figures = figures.iter().filter(|(name, _)| wanted.contains(name));
+            figures.map(|(_, took)| took).sum()
+        };
+        let waiting = ["client", "transfer"];
+        let added = of(&with, &waiting) - of(&without, &waiting);
+        say(&format!("client and transfer: {added:.0} µs more"));
+        ensure!(added > 15_000.0, "{without:?} {with:?}");
+        let ours = of(&with, &["mesh", "queue", "server", "network"]);
+        ensure!(ours < 10_000.0, "{with:?}");
+        agent.terminate(super::BOUND)
+    });
+}
+
+#[test]
 fn an_agent_that_is_stopped_for_20_ms() {
     Scenario::default().alone().run(|node| {
         let exact = Exact::new(node)?;

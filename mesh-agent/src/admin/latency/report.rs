@@ -198,6 +198,8 @@ fn points(way: &latency::Waypoints) -> Vec<Point> {
         ("answer: sent by the device", way.replied),
         ("answer: written", clock(way.answer_written)),
     ]);
+    // What never happened has no time.
+    points.retain(|(_, stamp)| stamp.at > Nanos::default());
     points.sort_by_key(|(_, stamp)| stamp.at);
     points
         .into_iter()

@@ -263,7 +263,7 @@ mod tests {
                 destination: "web".into(),
                 endpoint: SocketAddr::from(([10, 0, 0, 1], server as u16)),
             },
-            method: "GET".into(),
+            method: http::Method::GET,
             path: "/".into(),
             status: 200,
             trace_id,
@@ -278,10 +278,10 @@ mod tests {
     #[test]
     fn servers_are_counted_together_and_the_last_trace_of_a_bucket_is_named() {
         let book = Book::default();
-        book.add(trace(3, Some(0xa)));
-        book.add(trace(4, Some(0xb)));
-        book.add(trace(4, None));
-        book.add(trace(30_000, None));
+        book.add(Arc::new(trace(3, Some(0xa))));
+        book.add(Arc::new(trace(4, Some(0xb))));
+        book.add(Arc::new(trace(4, None)));
+        book.add(Arc::new(trace(30_000, None)));
         let metrics = LatencyMetrics::of(&book);
         let mut text = String::new();
         metrics.requests(&mut text).unwrap();

@@ -34,7 +34,6 @@ pub(super) fn router() -> Router<Arc<Report>> {
     Router::new()
         .route("/", get(page))
         .route("/api/status", json(Report::status))
-        .route("/api/pods", json(Report::pods))
         .route("/api/destinations", json(Report::destinations))
         .route("/api/latency", json(Report::latency))
         .route("/api/traces", get(traces))

@@ -48,15 +48,17 @@ pub async fn serve_datagrams(socket: net::UdpSocket, pod: Arc<PodProxy>) {
         Ok(socket) => Arc::new(socket),
         Err(error) => return tracing::error!("cannot wait for datagrams: {error}"),
     };
-    if pod.latency.rate().share > 0.0
-        && let Err(error) = latency::prepare_datagrams(&*socket)
-    {
-        tracing::debug!("the kernel gives no packet timestamps: {error}");
-    }
+    let mut is_stamped = false;
     let mut flows = Flows::new(Arc::clone(&pod));
     let queries = dns::Queries::new(Arc::clone(&pod));
     let mut buffer = vec![0; LARGEST];
     loop {
+        if !is_stamped && pod.latency.rate().share > 0.0 {
+            is_stamped = true;
+            if let Err(error) = latency::prepare_datagrams(&*socket) {
+                tracing::debug!("the kernel gives no packet timestamps: {error}");
+            }
+        }
         if socket.readable().await.is_err() {
             return;
         }

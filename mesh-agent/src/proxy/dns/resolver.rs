@@ -169,6 +169,9 @@ impl Resolver {
             return Ok(Answer::new(answer));
         }
         add(&self.counters.retried_over_tcp);
+        if let Some(stamps) = from.stamps {
+            stamps.discard();
+        }
         let whole = ask_over_tcp(from, server, query).await;
         Ok(Answer::new(whole.unwrap_or(answer)))
     }

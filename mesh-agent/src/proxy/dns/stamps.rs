@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use http::Method;
 use tokio::{io::Interest, net::UdpSocket};
 
 use super::query::Query;
@@ -19,6 +20,11 @@ use crate::{
 
 /// The destination whose figures are those of DNS.
 const DNS: &str = "dns";
+
+/// What stands for a method.
+fn method() -> Method {
+    Method::from_bytes(b"DNS").unwrap_or_default()
+}
 
 /// The stamps of one query.
 #[derive(Debug, Default)]
@@ -44,7 +50,7 @@ impl DnsStamps {
         stamped.first_try.get_or_insert(now);
         stamped.last_try = now;
         socket.try_io(Interest::WRITABLE, || {
-            latency::send(socket, &[IoSlice::new(bytes)], latency::Asked::SENT)
+            latency::send(socket, &[IoSlice::new(bytes)], Some(latency::Asked::SENT))
         })?;
         // Datagrams are counted, not bytes.
         stamped.sent += 1;
@@ -65,6 +71,11 @@ impl DnsStamps {
         stamped.answered = Some(Arrival::now(stamps));
         latency::drain(socket, |stamp| stamped.transmit.stamped(stamp));
         Ok(bytes)
+    }
+
+    /// The answer came another way: the stamps say nothing of it.
+    pub fn discard(&self) {
+        self.lock().answered = None;
     }
 
     /// The app has its answer: tells `book` where the time went, if a server was asked.
@@ -104,13 +115,13 @@ impl DnsStamps {
             ..Waypoints::default()
         };
         book.begun();
-        book.add(Trace {
+        book.add(Arc::new(Trace {
             key: Key {
                 pod,
                 destination: DNS.into(),
                 endpoint: server,
             },
-            method: "DNS".into(),
+            method: method(),
             path: query.name().into(),
             status: 0,
             trace_id: None,
@@ -119,7 +130,7 @@ impl DnsStamps {
             stages: Stages::of(&way),
             info: TcpInfo::default(),
             resent: 0,
-        });
+        }));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Stamped> {

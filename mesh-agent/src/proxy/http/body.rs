@@ -230,6 +230,7 @@ impl AnswerBody {
         }
         // Closes the connection or resets the stream to the server.
         this.source = Source::None;
+        this.measured = None;
         Poll::Ready(Some(if this.is_grpc {
             Ok(Frame::trailers(Reason::RequestTimeout.trailers()))
         } else {

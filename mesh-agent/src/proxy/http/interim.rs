@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -30,6 +30,8 @@ const MOST_WAITING: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub struct Interim {
     is_waiting: AtomicBool,
+    /// How many there were, those that are not passed on included.
+    count: AtomicU32,
     bytes: Mutex<Vec<u8>>,
 }
 
@@ -41,6 +43,11 @@ impl Interim {
         }
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         Some(std::mem::take(&mut bytes))
+    }
+
+    /// How many there were so far.
+    pub fn count(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
     }
 
     fn add(&self, status: StatusCode, headers: &HeaderMap) {
@@ -84,6 +91,7 @@ pub fn watch(request: &mut Request<TryBody>, session: &Session) {
     let wanted = Mutex::new(wanted);
     let interim = std::sync::Arc::clone(&session.interim);
     hyper::ext::on_informational(request, move |answer| {
+        interim.count.fetch_add(1, Ordering::Relaxed);
         if answer.status() != StatusCode::CONTINUE {
             interim.add(answer.status(), answer.headers());
             return;

@@ -24,6 +24,8 @@ use crate::{
     proxy::destinations::{Destination, Endpoint},
 };
 
+/// By how much the system's clock may be ahead of the one that is never set.
+const CLOCKS_DIFFER: Duration = Duration::from_millis(10);
 /// Longest path that is remembered, in bytes.
 const LONGEST_PATH: usize = 128;
 
@@ -35,16 +37,27 @@ pub struct Measured {
     client: Arc<Leg>,
     /// Until the answer has ended: then it is the other way round.
     side: Option<Side>,
-    trace: Trace,
+    /// Nobody else has it yet.
+    trace: Arc<Trace>,
     /// The connection to the server that answers.
     upstream: Option<Hearing>,
-    /// For how long the client had not read before.
+    /// For how long the client had not read before the answer's end.
     blocked_before: u64,
-    /// The answer has come to its end, and is only to be written.
-    has_ended: bool,
-    /// It is one of several on its client's connection.
-    is_stream: bool,
-    is_told: bool,
+    begun: Instant,
+    phase: Phase,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It is under way.
+    Begun,
+    /// The same, and the answer began before the request's end was sent.
+    Overlapping,
+    /// The answer has come to its end, and is being written; on a stream of several, or on its own connection.
+    Replying { is_stream: bool },
+    /// It is in the book.
+    Told,
 }
 
 /// Where a request came from.
@@ -89,14 +102,16 @@ impl Measured {
                 let begun = receipts.begin();
                 receipts.want(book.chooses(&destination.sampler, now));
                 let (number, turn) = begun?;
+                destination.sampler.served();
                 (Side::Http1(Arc::clone(receipts), number), turn)
             }
             (Stamps::Streams(stamps), Some(client)) => {
-                stamps.look(now);
+                stamps.look(&destination.sampler, now);
                 let stream = client.stream();
                 if !stamps.is_watched(stream) {
                     return None;
                 }
+                destination.sampler.served();
                 (Side::Http2(Arc::clone(stamps), stream), None)
             }
             _ => return None,
@@ -104,16 +119,17 @@ impl Measured {
         let path = request.uri().path();
         Some(Box::new(Self {
             book: Arc::clone(book),
-            blocked_before: side.leg().blocked(),
+            blocked_before: 0,
+            begun: now,
             client: Arc::clone(side.leg()),
             side: Some(side),
-            trace: Trace {
+            trace: Arc::new(Trace {
                 key: Key {
                     pod: session.pod.servers.pod(),
                     destination: Arc::clone(&destination.name),
                     endpoint: SocketAddr::from(([0, 0, 0, 0], 0)),
                 },
-                method: request.method().as_str().into(),
+                method: request.method().clone(),
                 path: path[..path.floor_char_boundary(LONGEST_PATH)].into(),
                 status: 0,
                 trace_id: request
@@ -129,21 +145,20 @@ impl Measured {
                 stages: Ok(Stages::default()),
                 info: TcpInfo::default(),
                 resent: 0,
-            },
+            }),
             upstream: None,
-            has_ended: false,
-            is_stream: false,
-            is_told: false,
+            phase: Phase::Begun,
         }))
     }
 
     /// A try of it begins.
     pub fn trying(&mut self) -> Nanos {
         let now = Nanos::now();
-        if self.trace.tries == 0 {
-            self.trace.way.first_try = now;
+        let trace = Arc::make_mut(&mut self.trace);
+        if trace.tries == 0 {
+            trace.way.first_try = now;
         }
-        self.trace.tries += 1;
+        trace.tries += 1;
         now
     }
 
@@ -155,12 +170,14 @@ impl Measured {
         connected: Nanos,
         upstream: Hearing,
     ) {
-        self.trace.key.endpoint = endpoint.address;
-        self.trace.way.last_try = tried;
-        self.trace.way.connected = connected.max(tried);
+        let trace = Arc::make_mut(&mut self.trace);
+        trace.key.endpoint = endpoint.address;
+        trace.way.last_try = tried;
+        trace.way.connected = connected.max(tried);
         let heard = upstream.heard();
+        trace.resent = upstream.leg().take_resent();
         self.take_request(&heard);
-        let way = &mut self.trace.way;
+        let way = &mut Arc::make_mut(&mut self.trace).way;
         let (sent, answered) = (way.sent.at, way.answered_first.stamp.at);
         let acknowledged = way.acknowledged;
         let bound = endpoint.round_trip.bound(
@@ -177,9 +194,9 @@ impl Measured {
     }
 
     fn take_request(&mut self, heard: &Heard) {
-        let way = &mut self.trace.way;
-        self.trace.info = heard.info;
-        self.trace.resent = heard.resent;
+        let trace = Arc::make_mut(&mut self.trace);
+        let way = &mut trace.way;
+        trace.info = heard.info;
         if let Some(first) = heard.first {
             way.answered_first = first;
         }
@@ -188,6 +205,13 @@ impl Measured {
             way.scheduled = write.scheduled;
             way.acknowledged = write.acknowledged;
             way.sent = write.left();
+        } else {
+            // No stamp could be asked for: it was written right after there was a connection, as a rule.
+            way.written = way.connected;
+            way.sent.at = way.connected;
+        }
+        if !heard.has_end {
+            self.phase = Phase::Overlapping;
         }
     }
 
@@ -232,20 +256,24 @@ impl Measured {
         let Some((first, last)) = self.side.as_ref().and_then(Side::look) else {
             return;
         };
-        let way = &mut self.trace.way;
+        let way = &mut Arc::make_mut(&mut self.trace).way;
         way.received_first = first;
         way.received_last = last.unwrap_or(first);
         let none = Arrival::default();
         way.answered_last = heard.last.unwrap_or(none);
-        if last.is_none() {
+        if last.is_none() || self.phase == Phase::Overlapping {
             self.tell(Err(Unclear::Overlapping));
             return;
         }
-        self.has_ended = true;
+        // What it did not read before held up the server, and is in the answer's own time.
+        self.blocked_before = self.client.blocked();
         match self.side.take() {
-            Some(Side::Http1(receipts, number)) => receipts.reply(number, self, is_whole),
+            Some(Side::Http1(receipts, number)) => {
+                self.phase = Phase::Replying { is_stream: false };
+                receipts.reply(number, self, is_whole);
+            }
             Some(Side::Http2(stamps, stream)) => {
-                self.is_stream = true;
+                self.phase = Phase::Replying { is_stream: true };
                 stamps.reply(stream, self);
             }
             None => {}
@@ -253,13 +281,9 @@ impl Measured {
     }
 
     /// The answer is written.
-    pub fn replied(mut self: Box<Self>, write: Option<Write>) {
-        self.finish(write);
-    }
-
-    fn finish(&mut self, write: Option<Write>) {
+    pub fn replied(&mut self, write: Option<Write>) {
         let leg = &self.client;
-        let way = &mut self.trace.way;
+        let way = &mut Arc::make_mut(&mut self.trace).way;
         let now = Nanos::now();
         way.blocked = leg.blocked().saturating_sub(self.blocked_before);
         way.answer_written = write.map_or(now, |write| write.written);
@@ -270,15 +294,21 @@ impl Measured {
             },
             |write| write.left(),
         );
-        let stages = Stages::of(way);
+        // Both clocks go alike, unless one was set.
+        let by_stamps = way.replied.at.after(way.first_try);
+        let stages = if by_stamps > self.begun.elapsed() + CLOCKS_DIFFER {
+            Err(Unclear::Inconsistent)
+        } else {
+            Stages::of(way)
+        };
         self.book.count(leg.take_counts());
         self.tell(stages);
     }
 
     fn tell(&mut self, stages: Result<Stages, Unclear>) {
-        self.trace.stages = stages;
-        self.is_told = true;
-        self.book.add(self.trace.clone());
+        Arc::make_mut(&mut self.trace).stages = stages;
+        self.phase = Phase::Told;
+        self.book.add(Arc::clone(&self.trace));
     }
 
     /// Puts it into the answer whose end it waits for.
@@ -287,7 +317,7 @@ impl Measured {
             // The agent's own answer.
             return;
         }
-        self.trace.status = answer.status().as_u16();
+        Arc::make_mut(&mut self.trace).status = answer.status().as_u16();
         self.book.begun();
         if self.book.tells_clients()
             && let Some(timing) = self.server_timing()
@@ -303,11 +333,12 @@ impl Drop for Measured {
         if let Some(Side::Http2(stamps, stream)) = &self.side {
             stamps.forget(*stream);
         }
-        if self.has_ended && !self.is_told && !self.is_stream {
+        match self.phase {
+            Phase::Told => {}
             // The connection ended before the stamp came.
-            self.finish(self.client.heard().write);
-        } else if self.trace.status != 0 && !self.is_told {
-            self.book.never_ended();
+            Phase::Replying { is_stream: false } => self.replied(self.client.heard().write),
+            _ if self.trace.status != 0 => self.book.never_ended(),
+            _ => {}
         }
         if let Some(upstream) = &self.upstream {
             upstream.end();

@@ -30,6 +30,10 @@ pub struct Receipts {
     /// When an answer was written last, while that matters; in nanoseconds.
     answered: AtomicU64,
     has_reply: AtomicBool,
+    /// And it is written.
+    is_written: AtomicBool,
+    /// There are requests that can be measured.
+    is_any: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -111,6 +115,7 @@ impl Receipts {
                 first: first.unwrap_or(arrival),
                 last: (!goes_on).then_some(arrival),
             });
+            self.is_any.store(true, Ordering::Relaxed);
         }
         if passed.holds && (after > before || !passed.held_before) {
             state.first.get_or_insert(arrival);
@@ -131,14 +136,19 @@ impl Receipts {
     /// written, if it had to wait for that.
     pub fn begin(&self) -> Option<(u64, Option<Nanos>)> {
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        if !self.leg.is_prepared() {
+        let is_wanted = self.is_wanted.load(Ordering::Relaxed);
+        if !self.is_any.load(Ordering::Relaxed) {
             return None;
         }
         let mut state = self.state();
         while state.receipts.front().is_some_and(|it| it.number < number) {
             state.receipts.pop_front();
         }
-        let first = state.receipts.front().filter(|it| it.number == number)?;
+        self.is_any
+            .store(!state.receipts.is_empty(), Ordering::Relaxed);
+        // Others may have come with one that was to be measured.
+        let first = state.receipts.front();
+        let first = first.filter(|it| it.number == number && is_wanted)?;
         let answered = self.answered.load(Ordering::Relaxed);
         let turn = (answered > first.first.stamp.at.0).then_some(Nanos(answered));
         Some((number, turn))
@@ -157,6 +167,7 @@ impl Receipts {
         state.receipts.pop_front_if(|it| it.number == number);
         state.reply = Some(measured);
         drop(state);
+        self.is_written.store(false, Ordering::Relaxed);
         self.has_reply.store(true, Ordering::Relaxed);
         self.leg.begin_write();
         if is_whole {
@@ -172,6 +183,7 @@ impl Receipts {
             self.answered.store(Nanos::now().0, Ordering::Relaxed);
         }
         if self.has_reply.load(Ordering::Relaxed) {
+            self.is_written.store(true, Ordering::Relaxed);
             self.leg.ask_nothing();
             self.finish(stream, false);
         }
@@ -179,7 +191,7 @@ impl Receipts {
 
     /// Takes the stamp of an answer that was written before, which has come or never will.
     pub fn finish_late(&self, stream: &StampedStream) {
-        if self.has_reply.load(Ordering::Relaxed) && self.leg.asked_nothing() {
+        if self.has_reply.load(Ordering::Relaxed) && self.is_written.load(Ordering::Relaxed) {
             self.finish(stream, true);
         }
     }
@@ -192,7 +204,7 @@ impl Receipts {
         }
         self.has_reply.store(false, Ordering::Relaxed);
         let reply = self.state().reply.take();
-        if let Some(reply) = reply {
+        if let Some(mut reply) = reply {
             reply.replied(write);
         }
     }

@@ -75,6 +75,9 @@ impl From<ConnectError> for TryError {
     }
 }
 
+/// How long a connection may take that is only made because it is new.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 /// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline; `measuring`
 /// says whether its packets are stamped. What the server says before is for `client`, if that speaks HTTP/2.
 pub async fn send(
@@ -109,19 +112,15 @@ async fn send_http1(
 ) -> Result<Response<AnswerBody>, TryError> {
     let pod = &session.pod;
     loop {
-        let kept = match measuring {
-            Measuring::OnNewConnection => None,
-            _ => pod.pools.here().http1.take(key).await,
-        };
-        let upstream = match kept {
-            Some(upstream) => upstream,
-            // What is rare is not to make every request larger.
-            None => Box::pin(Upstream::connect(pod, key, within, idle)).await?,
-        };
+        let upstream = upstream(session, key, within, idle, measuring).await?;
         let is_reused = upstream.is_reused;
+        let interim_before = session.interim.count();
         match upstream.send(request, pod, measuring.is_on()).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
+                if session.interim.count() > interim_before {
+                    body.began_just_now();
+                }
                 head.version = Version::HTTP_11;
                 return Ok(Response::from_parts(head, AnswerBody::http1(body)));
             }
@@ -134,6 +133,37 @@ async fn send_http1(
             }
         }
     }
+}
+
+/// A connection: a kept one, if there is one and it is not to be a new one.
+async fn upstream(
+    session: &Session,
+    key: Key,
+    within: Duration,
+    idle: Duration,
+    measuring: Measuring,
+) -> Result<Box<Upstream>, ConnectError> {
+    let pod = &session.pod;
+    let kept = &pod.pools.here().http1;
+    let wants_new = measuring == Measuring::OnNewConnection;
+    if !wants_new && let Some(upstream) = kept.take(key).await {
+        return Ok(upstream);
+    }
+    // What is rare is not to make every request larger.
+    let limit = if wants_new {
+        within.min(PATIENCE)
+    } else {
+        within
+    };
+    let error = match Box::pin(Upstream::connect(pod, key, limit, idle)).await {
+        Ok(upstream) => return Ok(upstream),
+        Err(error) => error,
+    };
+    // No request is to fail because it is measured.
+    if wants_new && let Some(upstream) = kept.take(key).await {
+        return Ok(upstream);
+    }
+    Err(error)
 }
 
 async fn send_http2(

@@ -61,6 +61,7 @@ impl Try<'_> {
                 .await
                 .unwrap_or(Err(TryError::Timeout)),
         };
+        let elapsed = self.begun.elapsed();
         let answer = outcome.as_ref().ok();
         let by_stamps = answer.filter(|_| to.policy.by_server_time);
         let by_stamps = by_stamps.and_then(|answer| answer.body().server_time());
@@ -68,7 +69,8 @@ impl Try<'_> {
             endpoint: self.endpoint,
             guard: self.guard,
             outcome,
-            took: by_stamps.unwrap_or_else(|| self.begun.elapsed()),
+            // The clock of stamps can be set.
+            took: by_stamps.map_or(elapsed, |took| took.min(elapsed)),
             began: self.began,
         }
     }

@@ -11,6 +11,7 @@ mod stamps;
 mod stream;
 mod tunnel;
 mod waiting;
+mod watching;
 
 pub use frames::Frames;
 pub use io::{Heard, listened_to};
@@ -21,6 +22,7 @@ pub use server::serve_http2;
 pub use stamps::StreamStamps;
 pub use tunnel::Tunnel;
 pub use waiting::Waiting;
+pub use watching::Watching;
 
 /// How much a peer may send on a stream before it is passed on, in bytes. As large as browsers': one slow stream
 /// does not hold up the others.

@@ -60,6 +60,8 @@ struct Watched {
     end: Option<u64>,
     /// Where the write ends that it went with.
     written: Option<u64>,
+    /// Its stamp was looked for once.
+    is_late: bool,
     /// A request whose answer is being written.
     reply: Option<Box<Measured>>,
 }
@@ -72,6 +74,7 @@ impl Watched {
             last: None,
             end: None,
             written: None,
+            is_late: false,
             reply: None,
         }
     }
@@ -99,9 +102,9 @@ impl StreamStamps {
         &self.leg
     }
 
-    /// The next request is to be measured, if it is due; asked for each.
-    pub fn look(&self, now: Instant) {
-        let Some(Chooser { book, sampler }) = &self.chooser else {
+    /// The next request is to be measured, if that is due to a destination; asked for each request.
+    pub fn look(&self, sampler: &Sampler, now: Instant) {
+        let Some(Chooser { book, .. }) = &self.chooser else {
             return;
         };
         if book.is_due(sampler, now) {
@@ -114,9 +117,7 @@ impl StreamStamps {
     /// From now on what is said on `stream` is remembered: its request is about to be sent.
     pub fn watch(&self, stream: u32) {
         let mut state = self.state();
-        if state.watched.len() < MOST {
-            state.watched.push(Watched::new(stream));
-        }
+        state.watch(stream);
         self.settle(&state);
     }
 
@@ -144,7 +145,7 @@ impl StreamStamps {
 
     /// What is known of `stream`.
     pub fn heard(&self, stream: u32) -> Heard {
-        let (info, resent) = self.leg.take_info();
+        let info = self.leg.info();
         let mut state = self.state();
         let Some(watched) = state.find(stream) else {
             return Heard::default();
@@ -154,7 +155,8 @@ impl StreamStamps {
             first: watched.first,
             last: watched.last,
             info,
-            resent,
+            // Without stamps nobody looks for it.
+            has_end: watched.end.is_some() || !self.leg.is_prepared(),
             blocked: self.leg.blocked(),
         }
     }
@@ -227,8 +229,8 @@ impl StreamStamps {
             return;
         };
         state.gap = book.gap();
-        if state.watched.len() < MOST && book.takes(sampler, Instant::now()) {
-            state.watched.push(Watched::new(stream));
+        if book.takes(sampler, Instant::now()) {
+            state.watch(stream);
         }
     }
 
@@ -293,18 +295,23 @@ impl StreamStamps {
         stream.take_asked();
         let mut replied = Vec::new();
         state.watched.retain_mut(|watched| {
-            let write = watched.written.and_then(|end| self.leg.write_until(end));
-            let Some(write) = write.filter(|write| write.sent.is_some()) else {
+            let Some(end) = watched.written else {
                 return true;
             };
+            let write = self.leg.write_until(end);
+            // Its stamp comes at once, or with the next look; or never.
+            if write.is_some_and(|write| write.sent.is_none()) && !watched.is_late {
+                watched.is_late = true;
+                return true;
+            }
             replied.extend(watched.reply.take().map(|reply| (reply, write)));
             false
         });
         state.has_ends = state.watched.iter().any(|watched| watched.end.is_some());
         self.settle(&state);
         drop(state);
-        for (reply, write) in replied {
-            reply.replied(Some(write));
+        for (mut reply, write) in replied {
+            reply.replied(write);
         }
     }
 
@@ -322,6 +329,14 @@ impl StreamStamps {
 }
 
 impl State {
+    /// The one that was watched first makes room: of those that nothing comes of any more.
+    fn watch(&mut self, stream: u32) {
+        if self.watched.len() == MOST {
+            self.watched.remove(0);
+        }
+        self.watched.push(Watched::new(stream));
+    }
+
     fn find(&mut self, stream: u32) -> Option<&mut Watched> {
         self.watched.iter_mut().find(|it| it.stream == stream)
     }

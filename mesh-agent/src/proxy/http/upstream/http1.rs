@@ -234,6 +234,13 @@ impl Answer {
         Some((parts.io.into_inner().into_inner().ok()?, parts.read_buf))
     }
 
+    /// It began with what came in last: what came before was only said before it.
+    pub fn began_just_now(&self) {
+        if let Some((Hearing::Connection(leg, _), _)) = &self.measured {
+            leg.began_with_last();
+        }
+    }
+
     /// What can be heard of its connection, and since when that was there, if it is measured.
     pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
         self.measured.clone()

@@ -25,7 +25,7 @@ use crate::proxy::{
     http::{
         batched_io::batched,
         framing::LARGEST_HEAD,
-        http2::{CONNECTION_WINDOW, Keepalive, STREAM_WINDOW, StreamStamps, listened_to},
+        http2::{CONNECTION_WINDOW, Keepalive, STREAM_WINDOW, StreamStamps, Watching, listened_to},
         joined_frames,
         upstream::{self, ConnectError, Key},
     },
@@ -68,11 +68,6 @@ impl Drop for Open {
 }
 
 impl Shared {
-    /// Which of its packets are whose.
-    pub fn stamps(&self) -> &Arc<StreamStamps> {
-        &self.0.stamps
-    }
-
     /// Whether requests can be sent over it.
     pub fn is_usable(&self) -> bool {
         !self.0.is_retired.load(Ordering::Relaxed)
@@ -89,23 +84,41 @@ impl Shared {
         head: Request<()>,
         is_all: bool,
         is_measured: bool,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>, Open), NotSent> {
+    ) -> Result<Begun, NotSent> {
         let mut sender = self.0.sender.lock().await;
         poll_fn(|context| sender.poll_ready(context))
             .await
             .map_err(NotSent::NotTaken)?;
         let (answer, body) = sender.send_request(head, is_all).map_err(NotSent::Faulty)?;
-        if is_measured {
-            // Nothing of it has been written yet.
-            self.0.stamps.watch(answer.stream_id().into());
-        }
+        // Nothing of it has been written yet.
+        let watching = is_measured.then(|| {
+            let stamps = Arc::clone(&self.0.stamps);
+            Watching::new(stamps, answer.stream_id().into())
+        });
         if !is_all {
             // A stream has one waker for being opened and for its body: nobody else may wait for the former while
             // the body is being sent.
             let _its_answer_tells = poll_fn(|context| sender.poll_ready(context)).await;
         }
-        Ok((answer, body, Open::one_of(&self.0.open)))
+        Ok(Begun {
+            answer,
+            body,
+            open: Open::one_of(&self.0.open),
+            watching,
+        })
     }
+}
+
+/// A request whose head was sent.
+pub struct Begun {
+    /// What comes back.
+    pub answer: ResponseFuture,
+    /// Where the rest goes.
+    pub body: SendStream<Bytes>,
+    /// That its stream is open.
+    pub open: Open,
+    /// That its packets are stamped, if they are.
+    pub watching: Option<Watching>,
 }
 
 /// Why a request was not sent.

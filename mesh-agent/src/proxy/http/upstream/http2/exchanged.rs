@@ -3,7 +3,6 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,13 +11,13 @@ use h2::SendStream;
 use http::{HeaderValue, Method, Request, Response, Version, header::CONTENT_LENGTH};
 use http_body::{Body as _, Frame};
 
-use super::connection::{NotSent, Open, Shared};
+use super::connection::{Begun, NotSent, Open, Shared};
 use crate::{
     latency::Nanos,
     proxy::http::{
         body::BoxError,
         hearing::Hearing,
-        http2::{Received, Sending, StreamStamps, Waiting},
+        http2::{Received, Sending, Waiting, Watching},
         request_body::TryBody,
     },
 };
@@ -54,7 +53,12 @@ pub async fn send(
     }
     let head = Request::from_parts(head, ());
     let begun = connection.begin(head, is_all, is_measured).await;
-    let (mut answer, stream, open) = match begun {
+    let Begun {
+        mut answer,
+        body: stream,
+        open,
+        watching,
+    } = match begun {
         Ok(begun) => begun,
         Err(NotSent::NotTaken(_)) => {
             connection.retire();
@@ -62,11 +66,6 @@ pub async fn send(
         }
         Err(NotSent::Faulty(error)) => return Err(failed(&connection, error)),
     };
-    let measured = is_measured.then(|| Measured {
-        stamps: Arc::clone(connection.stamps()),
-        stream: answer.stream_id().into(),
-        since: Nanos::now(),
-    });
     let (mut sending, mut tunnel) = (None, None);
     if is_connect {
         tunnel = Some(stream);
@@ -76,8 +75,8 @@ pub async fn send(
     let answered = poll_fn(|context| {
         poll_rest(&mut sending, context);
         while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
-            if let Some(measured) = &measured {
-                measured.stamps.forget_interim(measured.stream);
+            if let Some(watching) = &watching {
+                watching.forget_interim();
             }
             if let Some(client) = client {
                 client.interim(interim);
@@ -93,7 +92,7 @@ pub async fn send(
         incoming: Received::from_server(&head.headers, incoming),
         request: sending.map(Box::new),
         tunnel,
-        measured,
+        watching,
         _open: open,
     };
     Ok(Response::from_parts(head, answer))
@@ -123,30 +122,15 @@ pub struct Answer {
     request: Option<Box<Sending<TryBody>>>,
     /// What goes to the server after the answer to CONNECT.
     tunnel: Option<SendStream<Bytes>>,
-    measured: Option<Measured>,
+    watching: Option<Watching>,
     _open: Open,
-}
-
-/// A stream whose packets are stamped, until dropped.
-#[derive(Debug)]
-struct Measured {
-    stamps: Arc<StreamStamps>,
-    stream: u32,
-    since: Nanos,
-}
-
-impl Drop for Measured {
-    fn drop(&mut self) {
-        self.stamps.forget(self.stream);
-    }
 }
 
 impl Answer {
     /// What can be heard of its stream, and since when there was a connection, if that is measured.
     pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
-        let measured = self.measured.as_ref()?;
-        let hearing = Hearing::Stream(Arc::clone(&measured.stamps), measured.stream);
-        Some((hearing, measured.since))
+        let watching = self.watching.as_ref()?;
+        Some((watching.hearing(), watching.since()))
     }
 
     /// The next part of it.
