@@ -88,7 +88,7 @@ pub struct PodSocketStats {
     pub smoothed: u64,
     /// When anything was last counted, nanoseconds of `CLOCK_MONOTONIC`.
     pub last_at: u64,
-    /// Round-trip times, as TCP measures them.
+    /// Round-trip times, as TCP measures them; of each socket one in a tick of the kernel's at most.
     pub round_trip: Durations,
     /// From the end of a send until the last byte was handed to the network device.
     pub to_device: Durations,
@@ -108,6 +108,8 @@ pub struct PodSocketState {
     pub device_at: u64,
     /// Sends so far, from a random number on.
     pub sends: u64,
+    /// The tick (jiffy) in which a round-trip time was last counted.
+    pub round_trip_tick: u64,
 }
 
 #[cfg(test)]

@@ -52,9 +52,10 @@ fn echo(pod: &Pod, port: u16) -> Result<Process> {
         .listening(port)
 }
 
+/// Sends and receives `count` times, a millisecond apart.
 fn ask(pod: &Pod, address: &str, port: u16, count: u32) -> Result<()> {
     let (port, count) = (port.to_string(), count.to_string());
-    pod.python("ping_pong.py", ["ask", address, &port, &count])?
+    pod.python("ping_pong.py", ["ask", address, &port, &count, "1"])?
         .success()
         .map(drop)
 }
@@ -266,6 +267,29 @@ fn one_address_is_one_entry_whichever_family_the_socket_is_of() {
         ] {
             ensure!(metrics.contains(&series), "no {series} in {metrics}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_full_map_is_counted_and_harms_no_connection() {
+    const ROOM: usize = 2048;
+    const SERVERS: usize = ROOM + 100;
+    scenario(|node| {
+        let client = node.pod("client", CLIENT, None)?;
+        let server = node.pod("server", SERVER, None)?;
+        server.ip("route add local 10.200.0.0/16 dev lo")?;
+        client.ip(&format!("route add 10.200.0.0/16 via {SERVER}"))?;
+        let _server = echo(&server, EXCLUDED)?;
+        let agent = node.agent(&measuring(node, "rtt").pod_with(&client, &[EXCLUDE]))?;
+        let (port, count) = (EXCLUDED.to_string(), SERVERS.to_string());
+        client
+            .python("ping_pong.py", ["visit", "10.200.0.1", &port, &count])?
+            .success()?;
+        let measured = measured(&agent)?.len();
+        ensure!(measured == ROOM, "{measured} of {SERVERS} measured");
+        let full = agent.counter("podSocketsFull")?;
+        ensure!(full >= (SERVERS - ROOM) as u64, "{full} times full");
         Ok(())
     });
 }

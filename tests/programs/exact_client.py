@@ -31,8 +31,6 @@ class Client:
     def __init__(self):
         self.stream = socket.create_connection((host, int(port)))
         self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if read_after:
-            self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.buffer = b""
 
     def answer(self):

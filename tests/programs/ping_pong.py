@@ -1,9 +1,11 @@
 """Small messages there and back over TCP, one at a time.
 
     ping_pong.py serve PORT                      echoes, on every address, IPv4 and IPv6
+    ping_pong.py visit ADDRESS PORT COUNT        sends one each to COUNT addresses from ADDRESS on
     ping_pong.py ask HOST PORT COUNT [PAUSE_MS]  prints how long each of COUNT took, a JSON list in microseconds
 """
 
+import ipaddress
 import json
 import socket
 import sys
@@ -52,9 +54,19 @@ def ask(host, port, count, pause):
     print(json.dumps(times))
 
 
+def visit(address, port, count):
+    first = ipaddress.ip_address(address)
+    for number in range(count):
+        with socket.create_connection((str(first + number), port)) as connection:
+            connection.sendall(bytes(SIZE))
+            assert receive(connection) is not None, "the server closed the connection"
+
+
 be_prompt()
 if sys.argv[1] == "serve":
     serve(int(sys.argv[2]))
+elif sys.argv[1] == "visit":
+    visit(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
 else:
     _, _, host, port, count, *pause = sys.argv
     ask(host, int(port), int(count), int(pause[0]) / 1000 if pause else 0)

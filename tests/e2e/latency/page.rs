@@ -191,7 +191,6 @@ fn the_page_is_for_who_asks_by_address_and_changes_nothing() {
             "/api/traces",
             "/api/latency",
             "/api/destinations",
-            "/api/pods",
             "/api/status",
         ] {
             let own = get("[::1]:15020", path)?;

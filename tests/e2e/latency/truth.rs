@@ -117,7 +117,7 @@ fn a_request_whose_second_half_comes_5_ms_later() {
 fn a_client_that_does_not_read_for_20_ms() {
     // What the agent cannot write any more it does not read either: the answer's end comes late.
     let ask =
-        |exact: &Exact, options: &[&str]| exact.ask("/body?bytes=8000000", 10, options).map(drop);
+        |exact: &Exact, options: &[&str]| exact.ask("/body?bytes=30000000", 10, options).map(drop);
     Scenario::default().alone().run(|node| {
         let exact = Exact::new(node)?;
         let agent = node.agent(&exact.config(node, EVERY, "{}"))?;
