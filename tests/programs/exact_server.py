@@ -29,13 +29,16 @@ def discard_body(stream, head):
         length -= len(stream.recv(65536))
 
 
+bodies = {}
+
+
 def answer(stream, head, begun):
     method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
     url = urllib.parse.urlsplit(target)
     query = {key: int(value) for key, value in urllib.parse.parse_qsl(url.query)}
     delay = query.get("us", 0) / 1e6
     if url.path == "/body":
-        body = b"x" * query["bytes"]
+        body = bodies.setdefault(query["bytes"], b"x" * query["bytes"])
         half = len(body) // 2
         stream.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body[:half])
         wait_until(time.perf_counter() + delay)

@@ -44,6 +44,8 @@ pub struct Leg {
     written: AtomicU64,
     /// For how long there was no room to write, in nanoseconds.
     blocked: AtomicU64,
+    /// When there was room again.
+    blocked_until: AtomicU64,
     /// More than when it leaves is wanted of the message that is being sent.
     is_whole: AtomicBool,
     /// The message's end was about to be written.
@@ -227,6 +229,11 @@ impl Leg {
         self.blocked.load(Ordering::Relaxed)
     }
 
+    /// When that ended last.
+    pub fn blocked_until(&self) -> Nanos {
+        Nanos(self.blocked_until.load(Ordering::Relaxed))
+    }
+
     /// What became of stamps since this was asked last.
     pub fn take_counts(&self) -> Counts {
         let mut log = self.log();
@@ -297,8 +304,9 @@ impl Leg {
     }
 
     /// There was no room to write for so long, in nanoseconds.
-    pub(super) fn add_blocked(&self, nanos: u64) {
+    pub(super) fn add_blocked(&self, nanos: u64, until: Nanos) {
         self.blocked.fetch_add(nanos, Ordering::Relaxed);
+        self.blocked_until.store(until.0, Ordering::Relaxed);
     }
 
     /// Stamps came.

@@ -1,8 +1,8 @@
 //! What the network takes to a server and back, apart from what the server takes. Pure: time is passed in.
 //!
 //! The acknowledgement of a request tells it only if the server's kernel sent it at once. Kernels hold it back
-//! while they expect an answer to go with it, for 40 ms at the most (`TCP_DELACK_MIN` of include/net/tcp.h), so
-//! that it comes with the answer, and the round trips that the kernel measures contain the server's time. The
+//! while they expect an answer to go with it, for 40 ms at the most (`TCP_DELACK_MIN` of include/net/tcp.h), or until
+//! the server reads, so that the round trips that the kernel measures contain the server's time. The
 //! handshake has no such thing: its round trip is the network's alone. The kernel keeps the shortest of a
 //! connection for five minutes, which on a kept connection hides a network that has become slower. So the round trip of
 //! a new connection counts for all to the same server, for a while; and if there is doubt and no new connection,
@@ -17,8 +17,6 @@ use std::{
 const FRESH: Duration = Duration::from_secs(30);
 /// How often a new connection is asked for at the most.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Acknowledgements that are later than this may have been held back (40 ms, and what timers are off).
-const HELD_BACK: Duration = Duration::from_millis(35);
 /// An acknowledgement that comes so long before the answer did not wait for it.
 const APART: Duration = Duration::from_micros(300);
 /// Round trips that are this much longer than the shortest are in doubt.
@@ -68,13 +66,17 @@ impl RoundTrip {
         let Some(acknowledged) = answered.acknowledged else {
             return bound;
         };
-        if answered.gap > APART && acknowledged < bound + HELD_BACK {
-            return acknowledged;
+        if acknowledged > 2 * bound + DOUBT {
+            if at == 0 || age >= PATIENCE {
+                self.is_in_doubt.store(true, Ordering::Relaxed);
+            }
+            return bound;
         }
-        if acknowledged > 2 * bound + DOUBT && (at == 0 || age >= PATIENCE) {
-            self.is_in_doubt.store(true, Ordering::Relaxed);
+        if answered.gap > APART {
+            acknowledged
+        } else {
+            bound
         }
-        bound
     }
 
     /// Whether a new connection would tell; once.
@@ -130,10 +132,10 @@ mod tests {
     fn an_acknowledgement_that_came_at_once_says_it_itself() {
         let round_trip = RoundTrip::default();
         let now = Duration::from_secs(1);
-        let at_once = kept(3 * MILLI, 10 * MILLI);
-        assert_eq!(round_trip.bound(at_once, now), 3 * MILLI);
+        let at_once = kept(MILLI, 10 * MILLI);
+        assert_eq!(round_trip.bound(at_once, now), MILLI);
         // This one was held back.
-        let held = kept(41 * MILLI, 10 * MILLI);
+        let held = kept(5 * MILLI, 10 * MILLI);
         assert_eq!(round_trip.bound(held, now), MILLI / 10);
     }
 }

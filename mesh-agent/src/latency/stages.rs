@@ -154,8 +154,10 @@ pub struct Waypoints {
     pub answer_written: Nanos,
     /// To the device.
     pub replied: Stamp,
-    /// For how long the client did not read what it was to get, in nanoseconds.
+    /// For how long the client did not read what it was to get, once the answer's end was read; in nanoseconds.
     pub blocked: u64,
+    /// The same, before that, as long as the answer's end could have been read.
+    pub held_up: u64,
 }
 
 /// How long each stage took, in nanoseconds.
@@ -202,11 +204,14 @@ impl Stages {
         // Only what came after the answer's end is not in the other stages.
         let written = way.replied.at.since(answer.read.max(answer.stamp.at));
         let blocked = way.blocked.cast_signed().clamp(0, written.max(0));
-        let client = begun.since(way.received_first.stamp.at) + blocked;
+        let there = answer.read.since(answer.stamp.at);
+        // Who cannot write does not read.
+        let held_up = way.held_up.cast_signed().clamp(0, there.max(0));
+        let client = begun.since(way.received_first.stamp.at) + blocked + held_up;
         stages.set(Stage::Client, client)?;
 
         let queue_in = last.read.since(begun).max(0);
-        let queue_out = answer.read.since(answer.stamp.at);
+        let queue_out = there - held_up;
         stages.set(Stage::Queue, queue_in + queue_out)?;
 
         // What was done while the request was still coming held up nothing.
@@ -220,7 +225,7 @@ impl Stages {
 
         let sent = way.sent.at;
         let mesh_in = sent.since(begun) - queue_in - retries - connect;
-        let mesh_out = way.replied.at.since(answer.stamp.at) - queue_out - blocked;
+        let mesh_out = way.replied.at.since(answer.stamp.at) - there - blocked;
         stages.set(Stage::Mesh, mesh_in + mesh_out)?;
 
         let away = way.answered_first.stamp.at.since(sent);

@@ -184,8 +184,9 @@ impl StampedStream {
         // A descriptor only as long as it is needed.
         blocked.writable = None;
         blocked.since = None;
-        let took = Nanos::now().since(since).max(0);
-        self.leg.add_blocked(took.cast_unsigned());
+        let now = Nanos::now();
+        let took = now.since(since).max(0).cast_unsigned();
+        self.leg.add_blocked(took, now);
         // What it was woken for may have been a stamp.
         self.take_stamps();
         Poll::Ready(Ok(()))

@@ -22,6 +22,7 @@ struct Parts {
     queue_out: u64,
     mesh_out: u64,
     blocked: u64,
+    held_up: u64,
     /// For how long the peer's kernel holds its acknowledgement back, at most until the answer.
     delayed: u64,
 }
@@ -47,7 +48,7 @@ fn way(parts: &Parts) -> Waypoints {
     let acknowledged = sent + parts.there + parts.delayed.min(parts.server) + parts.back;
     let answered = sent + parts.there + parts.server + parts.back;
     let answered_last = answered + parts.transfer;
-    let answer_read = answered_last + parts.queue_out;
+    let answer_read = answered_last + parts.queue_out + parts.held_up;
     let replied = answer_read + parts.mesh_out + parts.blocked;
     Waypoints {
         received_first: Arrival {
@@ -78,11 +79,12 @@ fn way(parts: &Parts) -> Waypoints {
         answer_written: Nanos(replied),
         replied: stamp(replied),
         blocked: parts.blocked,
+        held_up: parts.held_up,
     }
 }
 
 fn parts() -> impl Strategy<Value = Parts> {
-    prop::array::uniform14(0..50 * MILLI).prop_map(
+    prop::array::uniform15(0..50 * MILLI).prop_map(
         |[
             upload,
             waited,
@@ -97,6 +99,7 @@ fn parts() -> impl Strategy<Value = Parts> {
             queue_out,
             mesh_out,
             blocked,
+            held_up,
             delayed,
         ]| Parts {
             upload,
@@ -112,6 +115,7 @@ fn parts() -> impl Strategy<Value = Parts> {
             queue_out,
             mesh_out,
             blocked,
+            held_up,
             delayed,
         },
     )
@@ -123,7 +127,7 @@ proptest! {
     fn every_delay_is_in_its_own_stage(parts in parts()) {
         let stages = Stages::of(&way(&parts)).unwrap();
         let expected = [
-            (Stage::Client, parts.upload + parts.waited + parts.blocked),
+            (Stage::Client, parts.upload + parts.waited + parts.blocked + parts.held_up),
             (Stage::Queue, parts.queue_in + parts.queue_out),
             (Stage::Mesh, parts.mesh_in + parts.mesh_out),
             (Stage::Retries, parts.retries),
@@ -179,6 +183,7 @@ fn quick() -> Parts {
         queue_out: 10 * MICRO,
         mesh_out: 20 * MICRO,
         blocked: 0,
+        held_up: 0,
         delayed: 0,
     }
 }

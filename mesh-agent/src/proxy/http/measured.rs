@@ -41,7 +41,7 @@ pub struct Measured {
     trace: Arc<Trace>,
     /// The connection to the server that answers.
     upstream: Option<Hearing>,
-    /// For how long the client had not read before the answer's end.
+    /// For how long the client had not read before: at first the request, then the answer's end.
     blocked_before: u64,
     begun: Instant,
     phase: Phase,
@@ -119,7 +119,7 @@ impl Measured {
         let path = request.uri().path();
         Some(Box::new(Self {
             book: Arc::clone(book),
-            blocked_before: 0,
+            blocked_before: side.leg().blocked(),
             begun: now,
             client: Arc::clone(side.leg()),
             side: Some(side),
@@ -265,8 +265,12 @@ impl Measured {
             self.tell(Err(Unclear::Overlapping));
             return;
         }
-        // What it did not read before held up the server, and is in the answer's own time.
-        self.blocked_before = self.client.blocked();
+        // What it did not read before held up the server, and is in the answer's own time, but for what had come.
+        let blocked = self.client.blocked();
+        if self.client.blocked_until() > way.answered_last.stamp.at {
+            way.held_up = blocked.saturating_sub(self.blocked_before);
+        }
+        self.blocked_before = blocked;
         match self.side.take() {
             Some(Side::Http1(receipts, number)) => {
                 self.phase = Phase::Replying { is_stream: false };
