@@ -53,7 +53,7 @@ pub struct PodSocket {
     pub connections: u64,
     /// Segments that were sent again.
     pub retransmits: u64,
-    /// Round-trip times as TCP measures them. A peer may wait with its acknowledgement, 40 ms on Linux,
+    /// Round-trip times as TCP measures them, one in a tick of the kernel's at most. A peer may wait with its acknowledgement, 40 ms on Linux,
     /// for an answer to send it with.
     pub round_trip: Option<Spread>,
     /// Whether the kernel gives round-trip times smoothed only (before 6.10).
