@@ -9,7 +9,10 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -25,6 +28,7 @@ use super::{cards, clock::Nanos, control_messages::Stamps, leg::Leg, socket, wri
 pub struct StampedStream {
     stream: TcpStream,
     leg: Arc<Leg>,
+    is_blocked: AtomicBool,
     blocked: Mutex<Blocked>,
 }
 
@@ -42,6 +46,7 @@ impl StampedStream {
         Self {
             stream,
             leg,
+            is_blocked: AtomicBool::new(false),
             blocked: Mutex::default(),
         }
     }
@@ -165,6 +170,9 @@ impl StampedStream {
         // Without the runtime, which would not try if it believes that there is no room: where there was none, the
         // system call must have said so for the epoll to hear of it.
         let count = socket::send(&self.stream, slices, asked)?;
+        if self.is_blocked.load(Ordering::Relaxed) {
+            self.unblocked();
+        }
         self.leg.wrote(count, asked.is_some());
         Ok(count)
     }
@@ -174,22 +182,35 @@ impl StampedStream {
         if !self.leg.is_prepared() {
             return self.stream.poll_write_ready(context);
         }
-        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = *blocked.since.get_or_insert_with(Nanos::now);
+        self.is_blocked.store(true, Ordering::Relaxed);
+        let mut blocked = self.blocked();
+        blocked.since.get_or_insert_with(Nanos::now);
         let writable = match &mut blocked.writable {
             Some(writable) => writable,
             none => none.insert(Box::new(Writable::new(&self.stream)?)),
         };
         ready!(writable.poll(context))?;
-        // A descriptor only as long as it is needed.
-        blocked.writable = None;
-        blocked.since = None;
-        let now = Nanos::now();
-        let took = now.since(since).max(0).cast_unsigned();
-        self.leg.add_blocked(took, now);
+        drop(blocked);
         // What it was woken for may have been a stamp.
         self.take_stamps();
         Poll::Ready(Ok(()))
+    }
+
+    /// There was room again.
+    fn unblocked(&self) {
+        self.is_blocked.store(false, Ordering::Relaxed);
+        let mut blocked = self.blocked();
+        // A descriptor only as long as it is needed.
+        blocked.writable = None;
+        if let Some(since) = blocked.since.take() {
+            let now = Nanos::now();
+            let took = now.since(since).max(0).cast_unsigned();
+            self.leg.add_blocked(took, now);
+        }
+    }
+
+    fn blocked(&self) -> MutexGuard<'_, Blocked> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn poll_receive(
