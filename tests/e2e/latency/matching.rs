@@ -151,19 +151,19 @@ fn many(default: u64) -> u64 {
 
 #[test]
 fn every_stamp_of_many_requests_finds_its_write() {
-    let count = many(60_000);
+    let count = many(20_000);
     every_stamp_is_matched("8083", count, &["--h1", "-c", "16"], 4 << 20);
 }
 
 #[test]
 fn every_stamp_of_many_streams_finds_its_write() {
-    let count = many(60_000);
+    let count = many(20_000);
     every_stamp_is_matched("8083 http2", count, &["-c", "4", "-m", "20"], 4 << 20);
 }
 
 #[test]
 fn streams_of_one_connection_keep_apart() {
-    scenario(|node| {
+    Scenario::default().alone().run(|node| {
         let exact = Exact::new(node)?;
         let address = at(SERVER, 50051);
         let mut server = exact.server.spawn_python("grpc_server.py", [&address])?;
@@ -174,7 +174,7 @@ fn streams_of_one_connection_keep_apart() {
              channel = grpc.insecure_channel('{}:80')\n\
              call = channel.unary_unary('/Test/sleep')\n\
              call(b'1')\n\
-             calls = [call.future(str(30 * n).encode()) for n in range(7, 0, -1)]\n\
+             calls = [call.future(str(100 * n).encode()) for n in range(7, 0, -1)]\n\
              print([it.result() for it in calls])",
             super::WEB
         );
@@ -186,12 +186,12 @@ fn streams_of_one_connection_keep_apart() {
         servers.sort_by(f64::total_cmp);
         say(&format!("servers took {servers:.0?} µs"));
         for (number, took) in servers.iter().enumerate().skip(1) {
-            let slept = number as f64 * 30_000.0;
-            ensure!((slept..slept + 15_000.0).contains(took), "{number}: {took}");
+            let slept = number as f64 * 100_000.0;
+            ensure!((slept..slept + 80_000.0).contains(took), "{number}: {took}");
         }
         for trace in &traces {
             let others = trace["total"].as_f64().context("no total")? - stage(trace, "server")?;
-            ensure!(others < 15_000.0, "{trace}");
+            ensure!(others < 80_000.0, "{trace}");
         }
         Ok(())
     });

@@ -1,26 +1,34 @@
 //! One try, from when its server is known.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::Request;
+use http::{Request, Version, header};
+use http_body::Body as _;
 use tokio::time::timeout;
 
+use super::Exchange;
 use crate::{
     latency::Nanos,
+    policy::retry_budget::FurtherTry,
     proxy::{
         destinations::{Destination, Endpoint},
         http::{
+            deadlines,
             hearing::Measuring,
             http2::Waiting,
+            interim,
+            reason::Reason,
             request_body::TryBody,
             running::Ended,
             session::Session,
             tries::{TryError, send},
             try_guard::TryGuard,
         },
+        protection::{Admitted, Slot},
     },
 };
 
@@ -73,5 +81,62 @@ impl Try<'_> {
             took: by_stamps.map_or(elapsed, |took| took.min(elapsed)),
             began: self.began,
         }
+    }
+}
+
+impl<'a> Exchange<'a> {
+    /// Begins a try at an endpoint other than those in `tried`, if it can be.
+    pub(super) fn begin_try(
+        &mut self,
+        tried: &[SocketAddr],
+        place: Option<FurtherTry>,
+        slot: Option<Slot>,
+    ) -> Result<Try<'a>, Reason> {
+        let now = Instant::now();
+        let destination = self.destination;
+        let endpoint = destination.pick(self.key, tried, now);
+        let endpoint = endpoint.ok_or(Reason::NoEndpoint)?;
+        let endpoint = self.not_overloaded(endpoint, tried, now)?;
+        self.tries += 1;
+        self.sent = Some(now);
+        let guard = TryGuard::new(Arc::clone(&endpoint), place, slot);
+        let of_probe = self.admitted.as_ref().and_then(Admitted::probe_timeout);
+        let limits = destination.try_timeout().into_iter().chain(of_probe);
+        let limit = limits.min().filter(|_| !self.switch.is_wanted());
+        let mut head = self.head.clone();
+        let left = self.deadline.within(limit, now).left(now);
+        deadlines::pass_on(&mut head.headers, &destination.policy, self.is_grpc, left);
+        let body = self.body.begin();
+        // Without it the HTTP library sends no body with a GET whose length it does not know.
+        if head.version != Version::HTTP_2 && body.size_hint().exact().is_none() {
+            let chunked = http::HeaderValue::from_static("chunked");
+            head.headers.insert(header::TRANSFER_ENCODING, chunked);
+        }
+        let mut request = Request::from_parts(head, body);
+        interim::watch(&mut request, self.session);
+        let left = self.deadline.left(now);
+        let limit = limit.filter(|limit| left.is_none_or(|left| *limit < left));
+        let began = self.measured.as_mut().map(|measured| measured.trying());
+        let by_server_time = destination.policy.by_server_time;
+        let measuring = if !(began.is_some() || by_server_time) || self.switch.is_wanted() {
+            Measuring::No
+        } else if endpoint.round_trip.wants_new_connection() {
+            Measuring::OnNewConnection
+        } else {
+            Measuring::Yes
+        };
+        Ok(Try {
+            session: self.session,
+            destination,
+            client: self.client,
+            endpoint,
+            guard,
+            request,
+            begun: now,
+            limit,
+            left,
+            began,
+            measuring,
+        })
     }
 }
