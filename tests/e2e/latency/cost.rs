@@ -8,7 +8,7 @@ use mesh_tests::{Agent, Scenario, say, wait_until};
 use super::{BOUND, EVERY, Exact, WEB, stamps};
 
 /// What an agent may use of a processor while the peers of its connections do not read.
-const IDLE: f64 = 0.02;
+const IDLE: f64 = 0.05;
 
 /// The bytes that all open connections have carried.
 fn carried(agent: &Agent) -> Result<u64> {
