@@ -38,7 +38,9 @@ fn used_while_stalled(agent: &Agent) -> Result<f64> {
     // It is this time that is looked at.
     std::thread::sleep(Duration::from_secs(1));
     let used = agent.processor_time()?.saturating_sub(begun);
-    ensure!(carried(agent)? == before, "something moves");
+    // The kernel may still make its buffers larger, and fill them.
+    let moved = carried(agent)? - before;
+    ensure!(moved < 2_000_000, "{moved} bytes have moved");
     Ok(used.as_secs_f64())
 }
 
