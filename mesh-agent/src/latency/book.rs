@@ -142,15 +142,14 @@ impl Book {
         }
     }
 
-    /// How old it is: what times are counted from.
-    pub fn age(&self) -> Duration {
-        self.since.elapsed()
+    /// How old it is at a time: what samplers count from.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
     }
 
     /// Whether a request is measured whose destination has this sampler.
     pub fn chooses(&self, sampler: &Sampler, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.since);
-        sampler.choose(self.rate(), age, rand::random())
+        sampler.choose(self.rate(), self.age(now), rand::random())
     }
 
     /// How many requests pass until the next that chance chooses.
@@ -160,12 +159,12 @@ impl Book {
 
     /// See [`Sampler::is_due`].
     pub fn is_due(&self, sampler: &Sampler, now: Instant) -> bool {
-        sampler.is_due(self.rate(), now.saturating_duration_since(self.since))
+        sampler.is_due(self.rate(), self.age(now))
     }
 
     /// See [`Sampler::takes`].
     pub fn takes(&self, sampler: &Sampler, now: Instant) -> bool {
-        sampler.takes(self.rate(), now.saturating_duration_since(self.since))
+        sampler.takes(self.rate(), self.age(now))
     }
 
     /// Whether answers say where their time went.

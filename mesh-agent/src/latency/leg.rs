@@ -86,8 +86,6 @@ pub struct Heard {
     pub info: TcpInfo,
     /// Whether the message's end was about to be written, at least.
     pub has_end: bool,
-    /// For how long the peer did not read, since the connection began, in nanoseconds.
-    pub blocked: u64,
 }
 
 impl Heard {
@@ -187,7 +185,6 @@ impl Leg {
 
     /// What was heard since the message began.
     pub fn heard(&self) -> Heard {
-        let blocked = self.blocked.load(Ordering::Relaxed);
         let log = self.log();
         let Some(log) = log.as_ref() else {
             return Heard::default();
@@ -198,7 +195,6 @@ impl Leg {
             last: log.last,
             info: log.info,
             has_end: self.has_end.load(Ordering::Relaxed),
-            blocked,
         }
     }
 

@@ -187,7 +187,7 @@ impl Measured {
                 acknowledged: acknowledged.map(|at| at.after(sent)),
                 gap: acknowledged.map_or(Duration::ZERO, |at| answered.after(at)),
             },
-            self.book.age(),
+            self.book.age(Instant::now()),
         );
         way.least_rtt = (!bound.is_zero()).then_some(bound.as_nanos() as u64);
         self.upstream = Some(upstream);

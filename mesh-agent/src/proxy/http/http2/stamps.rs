@@ -157,7 +157,6 @@ impl StreamStamps {
             info,
             // Without stamps nobody looks for it.
             has_end: watched.end.is_some() || !self.leg.is_prepared(),
-            blocked: self.leg.blocked(),
         }
     }
 
