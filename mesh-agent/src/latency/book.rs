@@ -2,6 +2,7 @@
 //! themselves.
 
 use std::{
+    fmt,
     collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
@@ -11,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arrayvec::ArrayString;
 use http::Method;
 use socket2::Socket;
 
@@ -31,6 +33,25 @@ const MOST_TRACES: usize = 1024;
 /// After so long without a request a series is forgotten.
 const IDLE: Duration = Duration::from_mins(15);
 
+/// The beginning of a path, at most 128 bytes: one that is longer is cut. Not on the heap, where a thousand that are
+/// remembered would have every new request write to memory that was not used for long.
+#[derive(Clone, Copy, Debug)]
+pub struct TracePath(ArrayString<128>);
+
+impl From<&str> for TracePath {
+    fn from(path: &str) -> Self {
+        let mut begin = ArrayString::new();
+        begin.push_str(&path[..path.floor_char_boundary(begin.capacity())]);
+        Self(begin)
+    }
+}
+
+impl fmt::Display for TracePath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
 /// Whose figures they are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -50,7 +71,7 @@ pub struct Trace {
     /// Its method.
     pub method: Method,
     /// The beginning of its path.
-    pub path: Box<str>,
+    pub path: TracePath,
     /// Status of its answer.
     pub status: u16,
     /// The trace that it belongs to, if it does to any.
@@ -77,7 +98,7 @@ pub struct Book {
     /// Has the kernel stamp what comes in, before there is a connection that asks for it.
     keeper: Mutex<Option<Socket>>,
     series: Mutex<HashMap<Key, Arc<Series>>>,
-    traces: Mutex<VecDeque<Arc<Trace>>>,
+    traces: Mutex<VecDeque<Trace>>,
     matched: AtomicU64,
     again: AtomicU64,
     unmatched: AtomicU64,
@@ -196,7 +217,7 @@ impl Book {
     }
 
     /// A measured request has ended.
-    pub fn add(&self, trace: Arc<Trace>) {
+    pub fn add(&self, trace: Trace) {
         let now = Instant::now();
         let series = self.series_of(&trace.key, now);
         let source = trace.way.sent.source;
@@ -252,10 +273,10 @@ impl Book {
     }
 
     /// The last requests that `is_wanted`, the newest first.
-    pub fn traces(&self, most: usize, is_wanted: impl Fn(&Trace) -> bool) -> Vec<Arc<Trace>> {
+    pub fn traces(&self, most: usize, is_wanted: impl Fn(&Trace) -> bool) -> Vec<Trace> {
         let traces = lock(&self.traces);
         let wanted = traces.iter().rev().filter(|trace| is_wanted(trace));
-        wanted.take(most).map(Arc::clone).collect()
+        wanted.take(most).cloned().collect()
     }
 
     /// What became of stamps and requests.
@@ -286,8 +307,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn trace(destination: &str, endpoint: u16) -> Arc<Trace> {
-        Arc::new(Trace {
+    fn trace(destination: &str, endpoint: u16) -> Trace {
+        Trace {
             key: Key {
                 pod: "client".into(),
                 destination: destination.into(),
@@ -302,7 +323,7 @@ mod tests {
             stages: Ok(Stages::default()),
             info: TcpInfo::default(),
             resent: 0,
-        })
+        }
     }
 
     #[test]

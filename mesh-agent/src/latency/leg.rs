@@ -274,18 +274,18 @@ impl Leg {
         self.log().as_ref().is_some_and(|log| log.is_waiting)
     }
 
-    /// Something came in and was read just now.
-    pub(super) fn arrived(&self, stamps: Option<Stamps>) {
+    /// Something came in and was read just now. Whether it is the first since the message began, and stamps of that are
+    /// awaited.
+    pub(super) fn arrived(&self, stamps: Option<Stamps>) -> bool {
         let arrival = Arrival::now(stamps);
         let mut log = self.log();
         let log = log.get_or_insert_default();
-        log.first.get_or_insert(arrival);
         log.last = Some(arrival);
-    }
-
-    /// Whether nothing has come in since the message began.
-    pub(super) fn is_silent(&self) -> bool {
-        self.log().as_ref().is_none_or(|log| log.first.is_none())
+        let is_first = log.first.is_none();
+        if is_first {
+            log.first = Some(arrival);
+        }
+        is_first && log.is_waiting
     }
 
     /// Bytes were written, with stamps asked for or without.
@@ -305,15 +305,18 @@ impl Leg {
         self.blocked_until.store(until.0, Ordering::Relaxed);
     }
 
-    /// Stamps came.
-    pub(super) fn stamped(&self, stamps: impl FnOnce(&mut dyn FnMut(TransmitStamp)) -> usize) {
+    /// Takes stamps with `take`, which says how many there were. Whether none is awaited any more.
+    pub(super) fn stamped(
+        &self,
+        take: impl FnOnce(&mut dyn FnMut(TransmitStamp)) -> usize,
+    ) -> bool {
         let mut log = self.log();
         let log = log.get_or_insert_default();
-        let count = stamps(&mut |stamp| log.transmit.stamped(stamp));
-        if count > 0 {
+        if take(&mut |stamp| log.transmit.stamped(stamp)) > 0 {
             let write = log.transmit.last_since(log.from);
             log.is_waiting = write.is_some_and(|write| write.sent.is_none());
         }
+        !log.is_waiting
     }
 
     /// What the kernel says of the connection.

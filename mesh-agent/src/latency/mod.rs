@@ -20,7 +20,7 @@ mod stream;
 mod transmit_log;
 mod writable;
 
-pub use book::{Book, BookCounts, Key, Trace};
+pub use book::{Book, BookCounts, Key, Trace, TracePath};
 pub use cards::use_cards;
 pub use clock::Nanos;
 pub use control_messages::Stamps;

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BufMut;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::control_messages::{self, Stamps, TransmitStamp};
@@ -121,44 +122,24 @@ fn unacknowledged(fd: RawFd) -> io::Result<libc::c_int> {
     }
 }
 
-/// Receives, with the stamp of the last packet that was taken whole.
-pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Stamps>)> {
-    // SAFETY: the buffer is live and of that length.
-    unsafe { receive_at(socket.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) }
-}
-
-/// The same, into the room that `buffer` has.
-pub fn receive_more(
+/// Receives into the room that `buffer` has, with the stamp of the last packet that was taken whole.
+pub fn receive(
     socket: &impl AsRawFd,
-    buffer: &mut Vec<u8>,
+    buffer: &mut impl BufMut,
 ) -> io::Result<(usize, Option<Stamps>)> {
-    let room = buffer.spare_capacity_mut();
-    let (start, length) = (room.as_mut_ptr().cast(), room.len());
-    // SAFETY: the room is live and of that length, and the kernel only writes to it.
-    let (count, stamps) = unsafe { receive_at(socket.as_raw_fd(), start, length) }?;
-    let filled = buffer.len() + count;
-    // SAFETY: the kernel has written so many bytes.
-    unsafe { buffer.set_len(filled) };
-    Ok((count, stamps))
-}
-
-/// # Safety
-///
-/// `length` bytes from `start` on can be written to.
-unsafe fn receive_at(
-    fd: RawFd,
-    start: *mut u8,
-    length: usize,
-) -> io::Result<(usize, Option<Stamps>)> {
+    let room = buffer.chunk_mut();
     let mut control = Control([0; CONTROL]);
     let mut piece = libc::iovec {
-        iov_base: start.cast(),
-        iov_len: length,
+        iov_base: room.as_mut_ptr().cast(),
+        iov_len: room.len(),
     };
     let mut message = message(&raw mut piece, 1, &mut control, CONTROL);
-    // SAFETY: the message points to live memory of the lengths it gives, which the caller promises.
-    let count = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
+    // SAFETY: the message points to live memory of the lengths it gives, which the kernel only writes to.
+    let count =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written so many bytes.
+    unsafe { buffer.advance_mut(count) };
     let there = message.msg_controllen.min(CONTROL);
     let stamp = control_messages::received(&control.0[..there]);
     Ok((count, stamp.map(|stamp| stamp.stamps)))
@@ -207,11 +188,11 @@ fn message(
     message
 }
 
-/// Takes the stamps from the error queue of `socket`; says how many there were.
+/// Takes all stamps from the error queue of `socket`; says how many there were.
 pub fn drain(socket: &impl AsRawFd, mut each: impl FnMut(TransmitStamp)) -> usize {
     let mut taken = 0;
     loop {
-        let count = drain_some(socket.as_raw_fd(), &mut each);
+        let count = take_some::<AT_ONCE>(socket.as_raw_fd(), &mut each);
         taken += count;
         if count < AT_ONCE {
             return taken;
@@ -219,10 +200,15 @@ pub fn drain(socket: &impl AsRawFd, mut each: impl FnMut(TransmitStamp)) -> usiz
     }
 }
 
-fn drain_some(fd: RawFd, each: &mut impl FnMut(TransmitStamp)) -> usize {
-    let mut controls = [const { Control([0; CONTROL]) }; AT_ONCE];
+/// Takes one stamp from the error queue of `socket`, if there is one; says how many that were.
+pub fn take_one(socket: &impl AsRawFd, mut each: impl FnMut(TransmitStamp)) -> usize {
+    take_some::<1>(socket.as_raw_fd(), &mut each)
+}
+
+fn take_some<const MOST: usize>(fd: RawFd, each: &mut impl FnMut(TransmitStamp)) -> usize {
+    let mut controls = [const { Control([0; CONTROL]) }; MOST];
     // SAFETY: all zeros are messages of nothing.
-    let mut messages: [libc::mmsghdr; AT_ONCE] = unsafe { zeroed() };
+    let mut messages: [libc::mmsghdr; MOST] = unsafe { zeroed() };
     for (message, control) in messages.iter_mut().zip(&mut controls) {
         message.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
         message.msg_hdr.msg_controllen = CONTROL;
@@ -233,7 +219,7 @@ fn drain_some(fd: RawFd, each: &mut impl FnMut(TransmitStamp)) -> usize {
         libc::recvmmsg(
             fd,
             messages.as_mut_ptr(),
-            AT_ONCE as u32,
+            MOST as u32,
             flags as _,
             ptr::null_mut(),
         )

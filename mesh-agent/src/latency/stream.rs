@@ -21,7 +21,14 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{cards, clock::Nanos, control_messages::Stamps, leg::Leg, socket, writable::Writable};
+use super::{
+    cards,
+    clock::Nanos,
+    control_messages::{Stamps, TransmitStamp},
+    leg::Leg,
+    socket,
+    writable::Writable,
+};
 
 /// A TCP connection whose packets can be measured.
 #[derive(Debug)]
@@ -72,27 +79,39 @@ impl StampedStream {
 
     /// Takes the stamps that have come.
     pub fn take_stamps(&self) {
-        let stream = &self.stream;
-        self.leg.stamped(|each| socket::drain(stream, each));
+        self.leg.stamped(|each| socket::drain(&self.stream, each));
     }
 
     /// Takes the stamps that were asked for, if they have come.
     pub fn take_asked(&self) {
         if self.leg.is_prepared() && self.leg.is_waiting() {
-            self.take_stamps();
+            self.take_awaited();
         }
     }
 
     /// Takes the stamps of what an answer that begins is to, which came before it, and asks how the connection
     /// is.
-    pub fn take_whole_way(&self) {
+    pub fn take_way(&self) {
         if self.leg.is_waiting() {
+            self.take_awaited();
+            self.ask_info();
+        }
+    }
+
+    fn take_awaited(&self) {
+        let is_one = !self.leg.is_whole() && !cards::are_used();
+        // One more look at an empty queue costs as much as the first.
+        let one = |each: &mut dyn FnMut(TransmitStamp)| socket::take_one(&self.stream, each);
+        if !(is_one && self.leg.stamped(one)) {
             self.take_stamps();
-            if self.leg.wants_info()
-                && let Ok(info) = socket::tcp_info(&self.stream)
-            {
-                self.leg.informed(info);
-            }
+        }
+    }
+
+    fn ask_info(&self) {
+        if self.leg.wants_info()
+            && let Ok(info) = socket::tcp_info(&self.stream)
+        {
+            self.leg.informed(info);
         }
     }
 
@@ -124,15 +143,17 @@ impl StampedStream {
             return self.stream.try_read_buf(buffer);
         }
         let room = buffer.capacity() - buffer.len();
-        self.receive(room, || socket::receive_more(&self.stream, buffer))
+        let (count, _) = self.receive(room, || socket::receive(&self.stream, buffer))?;
+        Ok(count)
     }
 
-    /// Runs `receive`, which has room for so many bytes.
+    /// Runs `receive`, which has room for so many bytes. How many came, and whether they are the first after something
+    /// whose stamps are awaited.
     fn receive(
         &self,
         room: usize,
         receive: impl FnOnce() -> io::Result<(usize, Option<Stamps>)>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
         let mut got = None;
         let tried = self.stream.try_io(Interest::READABLE, || {
             let (count, stamps) = receive()?;
@@ -144,13 +165,9 @@ impl StampedStream {
             Ok(())
         });
         match got {
-            Some((count, stamps)) => {
-                if count > 0 {
-                    self.leg.arrived(stamps);
-                }
-                Ok(count)
-            }
-            None => tried.map(|()| 0),
+            Some((0, _)) => Ok((0, false)),
+            Some((count, stamps)) => Ok((count, self.leg.arrived(stamps))),
+            None => tried.map(|()| (0, false)),
         }
     }
 
@@ -220,14 +237,12 @@ impl StampedStream {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_read_ready(context))?;
-            let into = buffer.initialize_unfilled();
-            let is_first = self.leg.is_silent();
-            let received = self.receive(into.len(), || socket::receive(&self.stream, into));
-            match received {
-                Ok(count) => {
-                    buffer.advance(count);
-                    if is_first && count > 0 {
-                        self.take_whole_way();
+            let room = buffer.remaining();
+            match self.receive(room, || socket::receive(&self.stream, buffer)) {
+                Ok((_, is_answer)) => {
+                    if is_answer {
+                        self.take_awaited();
+                        self.ask_info();
                     }
                     return Poll::Ready(Ok(()));
                 }

@@ -278,10 +278,10 @@ mod tests {
     #[test]
     fn servers_are_counted_together_and_the_last_trace_of_a_bucket_is_named() {
         let book = Book::default();
-        book.add(Arc::new(trace(3, Some(0xa))));
-        book.add(Arc::new(trace(4, Some(0xb))));
-        book.add(Arc::new(trace(4, None)));
-        book.add(Arc::new(trace(30_000, None)));
+        book.add(trace(3, Some(0xa)));
+        book.add(trace(4, Some(0xb)));
+        book.add(trace(4, None));
+        book.add(trace(30_000, None));
         let metrics = LatencyMetrics::of(&book);
         let mut text = String::new();
         metrics.requests(&mut text).unwrap();

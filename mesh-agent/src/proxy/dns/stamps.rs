@@ -63,7 +63,7 @@ impl DnsStamps {
     pub fn try_receive(&self, socket: &UdpSocket) -> io::Result<Vec<u8>> {
         let (bytes, stamps) = with_scratch(|scratch| {
             socket.try_io(Interest::READABLE, || {
-                let (count, stamps) = latency::receive(socket, scratch)?;
+                let (count, stamps) = latency::receive(socket, &mut &mut scratch[..])?;
                 Ok((scratch[..count].to_vec(), stamps))
             })
         })?;
@@ -115,14 +115,14 @@ impl DnsStamps {
             ..Waypoints::default()
         };
         book.begun();
-        book.add(Arc::new(Trace {
+        book.add(Trace {
             key: Key {
                 pod,
                 destination: DNS.into(),
                 endpoint: server,
             },
             method: method(),
-            path: query.name().into(),
+            path: query.name().as_str().into(),
             status: 0,
             trace_id: None,
             tries: stamped.sent as u32,
@@ -130,7 +130,7 @@ impl DnsStamps {
             stages: Stages::of(&way),
             info: TcpInfo::default(),
             resent: 0,
-        }));
+        });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Stamped> {

@@ -26,8 +26,6 @@ use crate::{
 
 /// By how much the system's clock may be ahead of the one that is never set.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(10);
-/// Longest path that is remembered, in bytes.
-const LONGEST_PATH: usize = 128;
 
 /// A request whose packets are measured. Ends up in the book, unless its answer does not come to its end.
 #[derive(Debug)]
@@ -37,8 +35,7 @@ pub struct Measured {
     client: Arc<Leg>,
     /// Until the answer has ended: then it is the other way round.
     side: Option<Side>,
-    /// Nobody else has it yet.
-    trace: Arc<Trace>,
+    trace: Trace,
     /// The connection to the server that answers.
     upstream: Option<Hearing>,
     /// For how long the client had not read before: at first the request, then the answer's end.
@@ -116,21 +113,20 @@ impl Measured {
             }
             _ => return None,
         };
-        let path = request.uri().path();
         Some(Box::new(Self {
             book: Arc::clone(book),
             blocked_before: side.leg().blocked(),
             begun: now,
             client: Arc::clone(side.leg()),
             side: Some(side),
-            trace: Arc::new(Trace {
+            trace: Trace {
                 key: Key {
                     pod: session.pod.servers.pod(),
                     destination: Arc::clone(&destination.name),
                     endpoint: SocketAddr::from(([0, 0, 0, 0], 0)),
                 },
                 method: request.method().clone(),
-                path: path[..path.floor_char_boundary(LONGEST_PATH)].into(),
+                path: request.uri().path().into(),
                 status: 0,
                 trace_id: request
                     .headers()
@@ -145,7 +141,7 @@ impl Measured {
                 stages: Ok(Stages::default()),
                 info: TcpInfo::default(),
                 resent: 0,
-            }),
+            },
             upstream: None,
             phase: Phase::Begun,
         }))
@@ -154,7 +150,7 @@ impl Measured {
     /// A try of it begins.
     pub fn trying(&mut self) -> Nanos {
         let now = Nanos::now();
-        let trace = Arc::make_mut(&mut self.trace);
+        let trace = &mut self.trace;
         if trace.tries == 0 {
             trace.way.first_try = now;
         }
@@ -170,14 +166,14 @@ impl Measured {
         connected: Nanos,
         upstream: Hearing,
     ) {
-        let trace = Arc::make_mut(&mut self.trace);
+        let trace = &mut self.trace;
         trace.key.endpoint = endpoint.address;
         trace.way.last_try = tried;
         trace.way.connected = connected.max(tried);
         let heard = upstream.heard();
         trace.resent = upstream.leg().take_resent();
         self.take_request(&heard);
-        let way = &mut Arc::make_mut(&mut self.trace).way;
+        let way = &mut self.trace.way;
         let (sent, answered) = (way.sent.at, way.answered_first.stamp.at);
         let acknowledged = way.acknowledged;
         let bound = endpoint.round_trip.bound(
@@ -194,7 +190,7 @@ impl Measured {
     }
 
     fn take_request(&mut self, heard: &Heard) {
-        let trace = Arc::make_mut(&mut self.trace);
+        let trace = &mut self.trace;
         let way = &mut trace.way;
         trace.info = heard.info;
         if let Some(first) = heard.first {
@@ -256,7 +252,7 @@ impl Measured {
         let Some((first, last)) = self.side.as_ref().and_then(Side::look) else {
             return;
         };
-        let way = &mut Arc::make_mut(&mut self.trace).way;
+        let way = &mut self.trace.way;
         way.received_first = first;
         way.received_last = last.unwrap_or(first);
         let none = Arrival::default();
@@ -287,7 +283,7 @@ impl Measured {
     /// The answer is written.
     pub fn replied(&mut self, write: Option<Write>) {
         let leg = &self.client;
-        let way = &mut Arc::make_mut(&mut self.trace).way;
+        let way = &mut self.trace.way;
         let now = Nanos::now();
         way.blocked = leg.blocked().saturating_sub(self.blocked_before);
         way.answer_written = write.map_or(now, |write| write.written);
@@ -310,9 +306,9 @@ impl Measured {
     }
 
     fn tell(&mut self, stages: Result<Stages, Unclear>) {
-        Arc::make_mut(&mut self.trace).stages = stages;
+        self.trace.stages = stages;
         self.phase = Phase::Told;
-        self.book.add(Arc::clone(&self.trace));
+        self.book.add(self.trace.clone());
     }
 
     /// Puts it into the answer whose end it waits for.
@@ -321,7 +317,7 @@ impl Measured {
             // The agent's own answer.
             return;
         }
-        Arc::make_mut(&mut self.trace).status = answer.status().as_u16();
+        self.trace.status = answer.status().as_u16();
         self.book.begun();
         if self.book.tells_clients()
             && let Some(timing) = self.server_timing()

@@ -218,7 +218,7 @@ impl StreamStamps {
         self.settle(&state);
         drop(state);
         if is_answer {
-            stream.take_whole_way();
+            stream.take_way();
         }
     }
 
