@@ -2,8 +2,8 @@
 //! themselves.
 
 use std::{
-    fmt,
     collections::{HashMap, VecDeque},
+    fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -20,7 +20,7 @@ use super::{
     sampler::{Rate, Sampler},
     series::Series,
     socket::{self, TcpInfo},
-    stages::{Stages, Unclear, Waypoints},
+    stages::{Source, Stages, Unclear, Waypoints},
     transmit_log::Counts,
 };
 
@@ -80,8 +80,17 @@ pub struct Trace {
     pub tries: u32,
     /// Its stamps.
     pub way: Waypoints,
+    /// What came of them.
+    pub outcome: Outcome,
+}
+
+/// What the stamps of a request say.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
     /// Where its time went.
     pub stages: Result<Stages, Unclear>,
+    /// Who says when it was handed to the device.
+    pub source: Source,
     /// What the kernel said of the connection to the server.
     pub info: TcpInfo,
     /// Segments that had to be sent again for it.
@@ -217,17 +226,12 @@ impl Book {
     }
 
     /// A measured request has ended.
-    pub fn add(&self, trace: Trace) {
-        let now = Instant::now();
-        let series = self.series_of(&trace.key, now);
-        let source = trace.way.sent.source;
-        series.add(
-            trace.stages.as_ref().map_err(|unclear| *unclear),
-            source,
-            trace.info,
-            trace.resent,
-            now,
-        );
+    pub fn add(&self, key: &Key, outcome: &Outcome, now: Instant) {
+        self.series_of(key, now).add(outcome, now);
+    }
+
+    /// One that is remembered by itself.
+    pub fn remember(&self, trace: Trace) {
         let mut traces = lock(&self.traces);
         if traces.len() == MOST_TRACES {
             traces.pop_front();
@@ -320,17 +324,25 @@ mod tests {
             trace_id: None,
             tries: 1,
             way: Waypoints::default(),
-            stages: Ok(Stages::default()),
-            info: TcpInfo::default(),
-            resent: 0,
+            outcome: Outcome {
+                stages: Ok(Stages::default()),
+                source: Source::Software,
+                info: TcpInfo::default(),
+                resent: 0,
+            },
         }
+    }
+
+    fn add(book: &Book, trace: Trace) {
+        book.add(&trace.key, &trace.outcome, Instant::now());
+        book.remember(trace);
     }
 
     #[test]
     fn there_are_never_more_series_and_requests_than_are_remembered() {
         let book = Book::default();
         for number in 0..3_000_u32 {
-            book.add(trace(&number.to_string(), 80));
+            add(&book, trace(&number.to_string(), 80));
         }
         assert_eq!(book.series().len(), MOST_SERIES + 1);
         let all = book.series();
@@ -343,7 +355,7 @@ mod tests {
     #[test]
     fn what_is_idle_is_forgotten() {
         let book = Book::default();
-        book.add(trace("one", 80));
+        add(&book, trace("one", 80));
         book.sweep(Instant::now());
         assert_eq!(book.series().len(), 1);
         book.sweep(Instant::now() + IDLE);
@@ -354,9 +366,9 @@ mod tests {
     fn the_newest_requests_come_first() {
         let book = Book::default();
         for endpoint in [1, 2, 3] {
-            book.add(trace("one", endpoint));
+            add(&book, trace("one", endpoint));
         }
-        book.add(trace("two", 9));
+        add(&book, trace("two", 9));
         let traces = book.traces(2, |trace| &*trace.key.destination == "one");
         let ports: Vec<u16> = traces.iter().map(|it| it.key.endpoint.port()).collect();
         assert_eq!(ports, [3, 2]);

@@ -2,7 +2,6 @@
 //! which want them.
 
 use std::{
-    cell::Cell,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -17,15 +16,6 @@ use super::{
     stages::Arrival,
     transmit_log::{Counts, TransmitLog, Write},
 };
-
-/// How often stamps are asked for, on one thread, that say more than when a request left: each costs a message of the
-/// kernel's and a look at an error queue, and all of them a third of what a request costs.
-const OFTEN: Duration = Duration::from_millis(1);
-
-thread_local! {
-    /// When they were asked for last, in nanoseconds.
-    static LAST: Cell<u64> = const { Cell::new(0) };
-}
 
 const NOTHING: u8 = 0;
 const SENT: u8 = 1;
@@ -80,41 +70,44 @@ pub struct Heard {
     pub write: Option<Write>,
     /// The first of what came back.
     pub first: Option<Arrival>,
-    /// And the last.
-    pub last: Option<Arrival>,
     /// What the kernel said of the connection when the first came.
     pub info: TcpInfo,
+    /// Segments that were sent again since this was asked.
+    pub resent: u32,
     /// Whether the message's end was about to be written, at least.
     pub has_end: bool,
 }
 
-impl Heard {
-    /// From the message's last byte at the device to the first byte of what came back.
-    pub fn away(&self) -> Option<Duration> {
-        let (write, first) = (self.write?, self.first?);
-        let away = first.stamp.at.since(write.left().at);
-        Some(Duration::from_nanos(u64::try_from(away).ok()?))
-    }
+/// From the last byte of a message at the device to the first byte of what came back.
+pub fn away(write: Option<Write>, first: Option<Arrival>) -> Option<Duration> {
+    let (write, first) = (write?, first?);
+    let away = first.stamp.at.since(write.left().at);
+    Some(Duration::from_nanos(u64::try_from(away).ok()?))
 }
 
 impl Leg {
-    /// A message that is to be measured begins: what comes in and goes out from now on is its own.
-    pub fn begin(&self) {
+    /// A message that is to be measured begins: what comes in and goes out from now on is its own. `is_whole`: stamps of
+    /// its whole way are wanted.
+    pub fn begin(&self, is_whole: bool) {
         let from = self.written.load(Ordering::Relaxed);
         let mut log = self.log();
         let log = log.get_or_insert_default();
         log.from = from;
+        log.transmit.forget(from);
         log.first = None;
         log.last = None;
         self.receives.store(true, Ordering::Relaxed);
         self.has_end.store(false, Ordering::Relaxed);
-        self.look_whether_whole();
+        self.is_whole.store(is_whole, Ordering::Relaxed);
     }
 
     /// An answer's end is written from now on: stamps of what was written before are not its own.
     pub fn begin_write(&self) {
         let from = self.written.load(Ordering::Relaxed);
-        self.log().get_or_insert_default().from = from;
+        let mut log = self.log();
+        let log = log.get_or_insert_default();
+        log.from = from;
+        log.transmit.forget(from);
     }
 
     /// Nothing is wanted any more.
@@ -128,10 +121,14 @@ impl Leg {
         self.receives.store(is_wanted, Ordering::Relaxed);
     }
 
-    /// What is written from now on has the message's last byte in it: the stamp of when it leaves is wanted, and now
-    /// and then those of its whole way.
+    /// What is written from now on has the last byte of the message that was begun in it.
     pub fn ask_way(&self) {
-        let is_whole = self.is_whole();
+        self.ask(self.is_whole.load(Ordering::Relaxed));
+    }
+
+    /// What is written from now on has a message's last byte in it: the stamp of when it leaves is wanted, or those of its
+    /// whole way.
+    pub fn ask(&self, is_whole: bool) {
         // Of a new connection it is what the network takes.
         if is_whole || !self.has_info.load(Ordering::Relaxed) {
             self.wants_info.store(true, Ordering::Relaxed);
@@ -152,22 +149,6 @@ impl Leg {
         }
     }
 
-    /// It is the turn of a message to have all stamps, or not.
-    pub fn look_whether_whole(&self) {
-        let now = Nanos::now();
-        let last = Nanos(LAST.get());
-        let is_whole = now.after(last) >= OFTEN || last > now;
-        if is_whole {
-            LAST.set(now.0);
-        }
-        self.is_whole.store(is_whole, Ordering::Relaxed);
-    }
-
-    /// Whether it was.
-    pub fn is_whole(&self) -> bool {
-        self.is_whole.load(Ordering::Relaxed)
-    }
-
     /// Whether it is to be asked how the connection is: once for each whole way.
     pub(super) fn wants_info(&self) -> bool {
         self.wants_info.load(Ordering::Relaxed) && self.wants_info.swap(false, Ordering::Relaxed)
@@ -185,17 +166,55 @@ impl Leg {
 
     /// What was heard since the message began.
     pub fn heard(&self) -> Heard {
-        let log = self.log();
-        let Some(log) = log.as_ref() else {
+        let mut log = self.log();
+        let Some(log) = log.as_mut() else {
             return Heard::default();
         };
         Heard {
             write: log.transmit.last_since(log.from),
             first: log.first,
-            last: log.last,
             info: log.info,
+            resent: std::mem::take(&mut log.resent),
             has_end: self.has_end.load(Ordering::Relaxed),
         }
+    }
+
+    /// The same of a message whose last byte is before the offset `end`, as far as the connection knows it.
+    pub fn heard_until(&self, end: Option<u64>) -> Heard {
+        let mut log = self.log();
+        let Some(log) = log.as_mut() else {
+            return Heard::default();
+        };
+        Heard {
+            write: end.and_then(|end| log.transmit.until(end)),
+            info: log.info,
+            resent: std::mem::take(&mut log.resent),
+            ..Heard::default()
+        }
+    }
+
+    /// From the message's last byte at the device to the first byte of what came back.
+    pub fn away(&self) -> Option<Duration> {
+        let log = self.log();
+        let log = log.as_ref()?;
+        away(log.transmit.last_since(log.from), log.first)
+    }
+
+    /// What came back has ended, and nothing is wanted any more: the last of it, and what became of stamps since this was
+    /// asked last.
+    pub fn end_of_answer(&self) -> (Option<Arrival>, Counts) {
+        self.end();
+        let mut log = self.log();
+        log.as_mut().map_or_else(Default::default, |log| {
+            (log.last, log.transmit.take_counts())
+        })
+    }
+
+    /// The last write that stamps were wanted of, since the message or its end began.
+    pub fn last_write(&self) -> Option<Write> {
+        let log = self.log();
+        let log = log.as_ref()?;
+        log.transmit.last_since(log.from)
     }
 
     /// Bytes that were written since it was prepared.
@@ -206,18 +225,6 @@ impl Leg {
     /// The write whose last byte is before the offset `end`.
     pub fn write_until(&self, end: u64) -> Option<Write> {
         self.log().as_ref()?.transmit.until(end)
-    }
-
-    /// What the kernel said of the connection last.
-    pub fn info(&self) -> TcpInfo {
-        self.log().as_ref().map(|log| log.info).unwrap_or_default()
-    }
-
-    /// Segments that were sent again since this was asked.
-    pub fn take_resent(&self) -> u32 {
-        let mut log = self.log();
-        log.as_mut()
-            .map_or(0, |log| std::mem::take(&mut log.resent))
     }
 
     /// For how long the peer did not read, since the connection began, in nanoseconds.
@@ -289,12 +296,13 @@ impl Leg {
     }
 
     /// Bytes were written, with stamps asked for or without.
-    pub(super) fn wrote(&self, count: usize, is_stamped: bool) {
+    pub(super) fn wrote(&self, count: usize, asked: Option<Asked>) {
         let before = self.written.fetch_add(count as u64, Ordering::Relaxed);
-        if is_stamped {
+        if let Some(asked) = asked {
             let mut log = self.log();
             let log = log.get_or_insert_default();
-            log.transmit.wrote(before + count as u64, Nanos::now());
+            log.transmit
+                .wrote(before + count as u64, Nanos::now(), asked);
             log.is_waiting = true;
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Upwards: a socket that can be asked for stamps (`stream`, `socket`, `writable`), what is known of one
 //! connection (`leg`, `transmit_log`), the stages of one request (`stages`), which requests are measured
-//! (`sampler`), and what is remembered of them (`book`, `series`).
+//! (`sampler`), and which in full (`whole_way`), and what is remembered of them (`book`, `series`).
 
 mod book;
 mod cards;
@@ -18,13 +18,14 @@ mod socket;
 mod stages;
 mod stream;
 mod transmit_log;
+pub mod whole_way;
 mod writable;
 
-pub use book::{Book, BookCounts, Key, Trace, TracePath};
+pub use book::{Book, BookCounts, Key, Outcome, Trace, TracePath};
 pub use cards::use_cards;
 pub use clock::Nanos;
 pub use control_messages::Stamps;
-pub use leg::{Heard, Leg};
+pub use leg::{Heard, Leg, away};
 pub use nanos::HardwareNanos;
 pub use round_trip::{Answered, RoundTrip};
 pub use sampler::{Rate, Sampler};
@@ -32,4 +33,4 @@ pub use series::{Figure, Figures, SHORTEST, Series};
 pub use socket::{Asked, TcpInfo, drain, prepare_datagrams, receive, send};
 pub use stages::{Arrival, Source, Stage, Stages, Stamp, Unclear, Waypoints};
 pub use stream::StampedStream;
-pub use transmit_log::{TransmitLog, Write};
+pub use transmit_log::{Counts, TransmitLog, Write};

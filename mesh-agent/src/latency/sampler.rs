@@ -50,13 +50,11 @@ impl Sampler {
         self.wanted.load(Ordering::Relaxed) > 0
     }
 
-    /// One is measured: somebody waits for one less.
-    pub fn served(&self) {
-        if self.is_wanted() {
-            let one_less = |wanted: u32| wanted.checked_sub(1);
-            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
-            let _none_left = self.wanted.fetch_update(set, get, one_less);
-        }
+    /// One is measured: somebody waits for one less. Whether somebody did wait for it.
+    pub fn served(&self) -> bool {
+        let one_less = |wanted: u32| wanted.checked_sub(1);
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.is_wanted() && self.wanted.fetch_update(set, get, one_less).is_ok()
     }
 
     fn is_quiet(&self, rate: Rate, now: Duration) -> bool {

@@ -8,8 +8,8 @@ use std::{
 use hdrhistogram::Histogram;
 
 use super::{
-    socket::TcpInfo,
-    stages::{Source, Stage, Stages, Unclear},
+    book::Outcome,
+    stages::{Source, Stage, Unclear},
 };
 
 /// Significant digits of a histogram: two of them are off by half a per cent at the most.
@@ -146,29 +146,23 @@ impl Series {
     }
 
     /// Adds a request.
-    pub fn add(
-        &self,
-        stages: Result<&Stages, Unclear>,
-        source: Source,
-        info: TcpInfo,
-        resent: u32,
-        now: Instant,
-    ) {
+    pub fn add(&self, outcome: &Outcome, now: Instant) {
         let mut kept = self.kept();
         kept.was_used = now;
         kept.turn_over(now);
         let figures = &mut kept.now;
-        figures.retransmits += u64::from(resent);
-        match stages {
+        figures.retransmits += u64::from(outcome.resent);
+        match &outcome.stages {
             Ok(stages) => {
                 for stage in Stage::ALL {
                     figures.add_time(Figure::Stage(stage), stages.get(stage));
                 }
                 figures.add_time(Figure::Total, stages.total);
-                if !info.rtt.is_zero() {
-                    figures.add_time(Figure::RoundTrip, info.rtt.as_nanos() as u64);
+                let rtt = outcome.info.rtt;
+                if !rtt.is_zero() {
+                    figures.add_time(Figure::RoundTrip, rtt.as_nanos() as u64);
                 }
-                figures.sources[source as usize] += 1;
+                figures.sources[outcome.source as usize] += 1;
             }
             Err(Unclear::Overlapping) => figures.overlapping += 1,
             Err(Unclear::Inconsistent) => figures.inconsistent += 1,
@@ -221,11 +215,18 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::latency::{Stages, TcpInfo};
 
     fn add(series: &Series, nanos: u64, now: Instant) {
         let mut stages = Stages::default();
         stages.total = nanos;
-        series.add(Ok(&stages), Source::Software, TcpInfo::default(), 0, now);
+        let outcome = Outcome {
+            stages: Ok(stages),
+            source: Source::Software,
+            info: TcpInfo::default(),
+            resent: 0,
+        };
+        series.add(&outcome, now);
     }
 
     #[test]

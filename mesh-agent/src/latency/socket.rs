@@ -45,6 +45,16 @@ impl Asked {
     pub const fn by_card(self) -> Self {
         Self(self.0 | libc::SOF_TIMESTAMPING_TX_HARDWARE)
     }
+
+    /// Whether it is to have that of the peer's acknowledgement.
+    pub const fn is_acknowledged(self) -> bool {
+        self.0 & libc::SOF_TIMESTAMPING_TX_ACK != 0
+    }
+
+    /// Whether it is to have that of the card.
+    pub const fn is_by_card(self) -> bool {
+        self.0 & libc::SOF_TIMESTAMPING_TX_HARDWARE != 0
+    }
 }
 
 /// Prepares a TCP socket to be asked for stamps, write by write, and to give those of what it receives. From
@@ -135,8 +145,7 @@ pub fn receive(
     };
     let mut message = message(&raw mut piece, 1, &mut control, CONTROL);
     // SAFETY: the message points to live memory of the lengths it gives, which the kernel only writes to.
-    let count =
-        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the kernel has written so many bytes.
     unsafe { buffer.advance_mut(count) };

@@ -99,10 +99,9 @@ impl StampedStream {
     }
 
     fn take_awaited(&self) {
-        let is_one = !self.leg.is_whole() && !cards::are_used();
-        // One more look at an empty queue costs as much as the first.
+        // As a rule it is one, and a look at an empty queue costs as much.
         let one = |each: &mut dyn FnMut(TransmitStamp)| socket::take_one(&self.stream, each);
-        if !(is_one && self.leg.stamped(one)) {
+        if cards::are_used() || !self.leg.stamped(one) {
             self.take_stamps();
         }
     }
@@ -190,7 +189,7 @@ impl StampedStream {
         if self.is_blocked.load(Ordering::Relaxed) {
             self.unblocked();
         }
-        self.leg.wrote(count, asked.is_some());
+        self.leg.wrote(count, asked);
         Ok(count)
     }
 

@@ -11,6 +11,7 @@ use super::{
     HardwareNanos, cards,
     clock::Nanos,
     control_messages::{Moment, Stamps, TransmitStamp},
+    socket::Asked,
     stages::{Source, Stamp},
 };
 
@@ -22,6 +23,8 @@ const MOST: usize = 32;
 pub struct Write {
     /// The offset after its last byte.
     pub end: u64,
+    /// Which stamps it is to have.
+    pub asked: Asked,
     /// When the kernel had taken it.
     pub written: Nanos,
     /// Handed to the queue of the device.
@@ -51,6 +54,13 @@ impl Write {
             uncertainty: 0,
         }
     }
+
+    /// Whether all its stamps have come.
+    const fn is_done(&self) -> bool {
+        self.sent.is_some()
+            && (self.acknowledged.is_some() || !self.asked.is_acknowledged())
+            && (self.sent_by_card.is_some() || !self.asked.is_by_card())
+    }
 }
 
 /// What became of stamps.
@@ -68,17 +78,20 @@ pub struct Counts {
 #[derive(Debug, Default)]
 pub struct TransmitLog {
     writes: VecDeque<Write>,
+    /// All writes up to this offset are done with.
+    done: u64,
     counts: Counts,
 }
 
 impl TransmitLog {
     /// A write was taken whose last byte is before `end`.
-    pub fn wrote(&mut self, end: u64, written: Nanos) {
+    pub fn wrote(&mut self, end: u64, written: Nanos, asked: Asked) {
         if self.writes.len() == MOST {
             self.writes.pop_front();
         }
         self.writes.push_back(Write {
             end,
+            asked,
             written,
             scheduled: None,
             sent: None,
@@ -87,12 +100,26 @@ impl TransmitLog {
         });
     }
 
+    /// Nobody will ask for writes up to the offset `end`: those that have all their stamps need not be remembered.
+    pub fn forget(&mut self, end: u64) {
+        let is_done = |write: &mut Write| write.end <= end && write.is_done();
+        while let Some(write) = self.writes.pop_front_if(is_done) {
+            self.done = write.end;
+        }
+    }
+
     /// A stamp came.
     pub fn stamped(&mut self, stamp: TransmitStamp) {
         let mut writes = self.writes.iter_mut().rev();
         let write = writes.find(|write| write.end.wrapping_sub(1) as u32 == stamp.key);
         let Some(write) = write else {
-            self.counts.unmatched += 1;
+            // Half of the numbers that there are lie before.
+            let is_before = (self.done as u32).wrapping_sub(stamp.key).cast_signed() > 0;
+            if is_before && self.done > 0 {
+                self.counts.again += 1;
+            } else {
+                self.counts.unmatched += 1;
+            }
             return;
         };
         let Stamps { software, hardware } = stamp.stamps;
@@ -160,7 +187,7 @@ mod tests {
     #[test]
     fn software_and_hardware_stamps_of_one_write_come_apart() {
         let mut log = TransmitLog::default();
-        log.wrote(10, Nanos(1));
+        log.wrote(10, Nanos(1), Asked::SENT);
         log.stamped(stamp(Moment::Sent, 10, 2));
         let by_card = Stamps {
             software: None,
@@ -191,7 +218,7 @@ mod tests {
             let mut end = begin;
             for (number, (length, joined)) in lengths.iter().enumerate() {
                 end += length;
-                log.wrote(end, Nanos(number as u64));
+                log.wrote(end, Nanos(number as u64), Asked::WHOLE_WAY);
                 // What goes out with the next write has no stamp of its own.
                 ends.push((end, *joined == 0 && number + 1 < lengths.len()));
             }

@@ -116,7 +116,7 @@ pub fn traces(
 }
 
 fn trace(trace: &latency::Trace) -> Trace {
-    let stages = trace.stages.as_ref();
+    let stages = trace.outcome.stages.as_ref();
     Trace {
         began: trace.way.received_first.stamp.at.0 as f64 / 1e9,
         pod: trace.key.pod.to_string(),
@@ -144,9 +144,9 @@ fn trace(trace: &latency::Trace) -> Trace {
             .to_owned()
         }),
         points: points(&trace.way),
-        round_trip: trace.info.rtt.as_secs_f64() * 1e6,
-        least_round_trip: trace.info.least_rtt.as_secs_f64() * 1e6,
-        resent: trace.resent,
+        round_trip: trace.outcome.info.rtt.as_secs_f64() * 1e6,
+        least_round_trip: trace.outcome.info.least_rtt.as_secs_f64() * 1e6,
+        resent: trace.outcome.resent,
     }
 }
 

@@ -66,13 +66,15 @@ impl LatencyMetrics {
             pair.add(&series.since_start());
         }
         // The newest first.
-        for trace in book.traces(usize::MAX, |it| it.trace_id.is_some() && it.stages.is_ok()) {
+        for trace in book.traces(usize::MAX, |it| {
+            it.trace_id.is_some() && it.outcome.stages.is_ok()
+        }) {
             let key = (
                 Arc::clone(&trace.key.pod),
                 Arc::clone(&trace.key.destination),
             );
             let (Some(pair), Some(trace_id), Ok(stages)) =
-                (pairs.get_mut(&key), trace.trace_id, &trace.stages)
+                (pairs.get_mut(&key), trace.trace_id, &trace.outcome.stages)
             else {
                 continue;
             };
@@ -225,10 +227,10 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, time::Instant};
 
     use super::*;
-    use crate::latency::{Key, Nanos, Stages, TcpInfo, Trace, Waypoints};
+    use crate::latency::{Key, Nanos, Outcome, Stages, TcpInfo, Trace, Waypoints};
 
     /// One whose server took so many milliseconds.
     fn trace(server: u64, trace_id: Option<u128>) -> Trace {
@@ -269,19 +271,27 @@ mod tests {
             trace_id,
             tries: 1,
             way,
-            stages: Stages::of(&way),
-            info: TcpInfo::default(),
-            resent: 1,
+            outcome: Outcome {
+                stages: Stages::of(&way),
+                source: way.sent.source,
+                info: TcpInfo::default(),
+                resent: 1,
+            },
         }
+    }
+
+    fn add(book: &Book, trace: Trace) {
+        book.add(&trace.key, &trace.outcome, Instant::now());
+        book.remember(trace);
     }
 
     #[test]
     fn servers_are_counted_together_and_the_last_trace_of_a_bucket_is_named() {
         let book = Book::default();
-        book.add(trace(3, Some(0xa)));
-        book.add(trace(4, Some(0xb)));
-        book.add(trace(4, None));
-        book.add(trace(30_000, None));
+        add(&book, trace(3, Some(0xa)));
+        add(&book, trace(4, Some(0xb)));
+        add(&book, trace(4, None));
+        add(&book, trace(30_000, None));
         let metrics = LatencyMetrics::of(&book);
         let mut text = String::new();
         metrics.requests(&mut text).unwrap();

@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use http::Method;
@@ -12,8 +13,8 @@ use tokio::{io::Interest, net::UdpSocket};
 use super::query::Query;
 use crate::{
     latency::{
-        self, Arrival, Book, Key, Nanos, Source, Stages, Stamp, TcpInfo, Trace, TransmitLog,
-        Waypoints,
+        self, Arrival, Asked, Book, Key, Nanos, Outcome, Source, Stages, Stamp, TcpInfo, Trace,
+        TransmitLog, Waypoints, whole_way,
     },
     proxy::scratch::with_scratch,
 };
@@ -50,12 +51,12 @@ impl DnsStamps {
         stamped.first_try.get_or_insert(now);
         stamped.last_try = now;
         socket.try_io(Interest::WRITABLE, || {
-            latency::send(socket, &[IoSlice::new(bytes)], Some(latency::Asked::SENT))
+            latency::send(socket, &[IoSlice::new(bytes)], Some(Asked::SENT))
         })?;
         // Datagrams are counted, not bytes.
         stamped.sent += 1;
         let sent = stamped.sent;
-        stamped.transmit.wrote(sent, Nanos::now());
+        stamped.transmit.wrote(sent, Nanos::now(), Asked::SENT);
         Ok(())
     }
 
@@ -114,23 +115,31 @@ impl DnsStamps {
             },
             ..Waypoints::default()
         };
-        book.begun();
-        book.add(Trace {
-            key: Key {
-                pod,
-                destination: DNS.into(),
-                endpoint: server,
-            },
-            method: method(),
-            path: query.name().as_str().into(),
-            status: 0,
-            trace_id: None,
-            tries: stamped.sent as u32,
-            way,
+        let key = Key {
+            pod,
+            destination: DNS.into(),
+            endpoint: server,
+        };
+        let outcome = Outcome {
             stages: Stages::of(&way),
+            source: way.sent.source,
             info: TcpInfo::default(),
             resent: 0,
-        });
+        };
+        book.begun();
+        book.add(&key, &outcome, Instant::now());
+        if whole_way::is_turn(now) {
+            book.remember(Trace {
+                key,
+                method: method(),
+                path: query.name().as_str().into(),
+                status: 0,
+                trace_id: None,
+                tries: stamped.sent as u32,
+                way,
+                outcome,
+            });
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Stamped> {

@@ -153,7 +153,7 @@ impl AnswerBody {
     /// How long the server and the network took until the answer began, by packet timestamps.
     pub fn server_time(&self) -> Option<Duration> {
         let (hearing, _) = self.hearing()?;
-        hearing.heard().away()
+        hearing.away()
     }
 
     /// The connection that the answer came over, once the server switched protocols.

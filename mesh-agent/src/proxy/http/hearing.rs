@@ -1,9 +1,9 @@
 //! The connection to a server, or the stream on it, whose packets are stamped for one try.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::http2::StreamStamps;
-use crate::latency::{Heard, Leg};
+use crate::latency::{Arrival, Counts, Heard, Leg};
 
 /// What can be heard of one try.
 #[derive(Clone, Debug)]
@@ -23,11 +23,20 @@ impl Hearing {
         }
     }
 
-    /// The connection's packets.
-    pub fn leg(&self) -> &Leg {
+    /// From the request's last byte at the device to the answer's first.
+    pub fn away(&self) -> Option<Duration> {
         match self {
-            Self::Connection(leg, _) => leg,
-            Self::Stream(stamps, _) => stamps.leg(),
+            Self::Connection(leg, _) => leg.away(),
+            Self::Stream(stamps, stream) => stamps.away(*stream),
+        }
+    }
+
+    /// The answer has ended and nothing more is to be heard: when its last byte came, and what became of the
+    /// connection's stamps since this was asked last.
+    pub fn end_of_answer(&self) -> (Option<Arrival>, Counts) {
+        match self {
+            Self::Connection(leg, _) => leg.end_of_answer(),
+            Self::Stream(stamps, stream) => stamps.end_of_answer(*stream),
         }
     }
 
@@ -50,9 +59,11 @@ impl Hearing {
 pub enum Measuring {
     /// They are not.
     No,
-    /// They are.
-    Yes,
-    /// They are, and its connection is to be a new one, if it is to have one of its own.
+    /// The request is stamped when it is handed to the device.
+    Sent,
+    /// All its way is stamped.
+    WholeWay,
+    /// The same, and its connection is to be a new one, if it is to have one of its own.
     OnNewConnection,
 }
 
@@ -60,5 +71,10 @@ impl Measuring {
     /// Whether they are.
     pub const fn is_on(self) -> bool {
         !matches!(self, Self::No)
+    }
+
+    /// Whether all of the way is.
+    pub const fn is_whole(self) -> bool {
+        matches!(self, Self::WholeWay | Self::OnNewConnection)
     }
 }

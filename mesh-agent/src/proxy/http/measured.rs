@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 
 use super::{
     body::AnswerBody,
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     latency::{
-        Answered, Arrival, Book, Heard, Key, Leg, Nanos, Stage, Stages, Stamp, TcpInfo, Trace,
-        Unclear, Waypoints, Write,
+        Answered, Arrival, Book, Heard, Key, Leg, Nanos, Outcome, Stage, Stages, Stamp, TcpInfo,
+        Trace, TracePath, Unclear, Waypoints, Write, whole_way,
     },
     policy::trace_context::Caller,
     proxy::destinations::{Destination, Endpoint},
@@ -35,13 +35,41 @@ pub struct Measured {
     client: Arc<Leg>,
     /// Until the answer has ended: then it is the other way round.
     side: Option<Side>,
-    trace: Trace,
+    key: Key,
+    status: u16,
+    tries: u32,
+    way: Waypoints,
+    info: TcpInfo,
+    resent: u32,
+    /// Of a request that is remembered by itself, and whose whole way is stamped.
+    detail: Option<Box<Detail>>,
     /// The connection to the server that answers.
     upstream: Option<Hearing>,
     /// For how long the client had not read before: at first the request, then the answer's end.
     blocked_before: u64,
     begun: Instant,
     phase: Phase,
+}
+
+/// What else is remembered of a request.
+#[derive(Debug)]
+struct Detail {
+    method: Method,
+    path: TracePath,
+    trace_id: Option<u128>,
+}
+
+impl Detail {
+    fn of<B>(request: &Request<B>) -> Box<Self> {
+        let trace = request.headers().get("traceparent");
+        Box::new(Self {
+            method: request.method().clone(),
+            path: request.uri().path().into(),
+            trace_id: trace
+                .and_then(|value| Caller::of_traceparent(value.as_bytes()))
+                .map(|caller| caller.trace),
+        })
+    }
 }
 
 /// How far a request has come.
@@ -94,13 +122,13 @@ impl Measured {
         now: Instant,
     ) -> Option<Box<Self>> {
         let book = &session.pod.latency;
-        let (side, turn) = match (&session.stamps, client) {
+        let (side, turn, is_wanted) = match (&session.stamps, client) {
             (Stamps::Requests(receipts), _) => {
                 let begun = receipts.begin();
                 receipts.want(book.chooses(&destination.sampler, now));
                 let (number, turn) = begun?;
-                destination.sampler.served();
-                (Side::Http1(Arc::clone(receipts), number), turn)
+                let is_wanted = destination.sampler.served();
+                (Side::Http1(Arc::clone(receipts), number), turn, is_wanted)
             }
             (Stamps::Streams(stamps), Some(client)) => {
                 stamps.look(&destination.sampler, now);
@@ -108,53 +136,49 @@ impl Measured {
                 if !stamps.is_watched(stream) {
                     return None;
                 }
-                destination.sampler.served();
-                (Side::Http2(Arc::clone(stamps), stream), None)
+                let is_wanted = destination.sampler.served();
+                (Side::Http2(Arc::clone(stamps), stream), None, is_wanted)
             }
             _ => return None,
         };
+        let is_whole = whole_way::is_turn(Nanos::now()) || is_wanted;
         Some(Box::new(Self {
             book: Arc::clone(book),
             blocked_before: side.leg().blocked(),
             begun: now,
             client: Arc::clone(side.leg()),
             side: Some(side),
-            trace: Trace {
-                key: Key {
-                    pod: session.pod.servers.pod(),
-                    destination: Arc::clone(&destination.name),
-                    endpoint: SocketAddr::from(([0, 0, 0, 0], 0)),
-                },
-                method: request.method().clone(),
-                path: request.uri().path().into(),
-                status: 0,
-                trace_id: request
-                    .headers()
-                    .get("traceparent")
-                    .and_then(|value| Caller::of_traceparent(value.as_bytes()))
-                    .map(|caller| caller.trace),
-                tries: 0,
-                way: Waypoints {
-                    turn,
-                    ..Waypoints::default()
-                },
-                stages: Ok(Stages::default()),
-                info: TcpInfo::default(),
-                resent: 0,
+            key: Key {
+                pod: session.pod.servers.pod(),
+                destination: Arc::clone(&destination.name),
+                endpoint: SocketAddr::from(([0, 0, 0, 0], 0)),
             },
+            status: 0,
+            tries: 0,
+            way: Waypoints {
+                turn,
+                ..Waypoints::default()
+            },
+            info: TcpInfo::default(),
+            resent: 0,
+            detail: is_whole.then(|| Detail::of(request)),
             upstream: None,
             phase: Phase::Begun,
         }))
     }
 
+    /// Whether stamps of its whole way are wanted.
+    pub const fn is_whole(&self) -> bool {
+        self.detail.is_some()
+    }
+
     /// A try of it begins.
     pub fn trying(&mut self) -> Nanos {
         let now = Nanos::now();
-        let trace = &mut self.trace;
-        if trace.tries == 0 {
-            trace.way.first_try = now;
+        if self.tries == 0 {
+            self.way.first_try = now;
         }
-        trace.tries += 1;
+        self.tries += 1;
         now
     }
 
@@ -166,14 +190,12 @@ impl Measured {
         connected: Nanos,
         upstream: Hearing,
     ) {
-        let trace = &mut self.trace;
-        trace.key.endpoint = endpoint.address;
-        trace.way.last_try = tried;
-        trace.way.connected = connected.max(tried);
+        self.key.endpoint = endpoint.address;
+        self.way.last_try = tried;
+        self.way.connected = connected.max(tried);
         let heard = upstream.heard();
-        trace.resent = upstream.leg().take_resent();
         self.take_request(&heard);
-        let way = &mut self.trace.way;
+        let way = &mut self.way;
         let (sent, answered) = (way.sent.at, way.answered_first.stamp.at);
         let acknowledged = way.acknowledged;
         let bound = endpoint.round_trip.bound(
@@ -190,9 +212,9 @@ impl Measured {
     }
 
     fn take_request(&mut self, heard: &Heard) {
-        let trace = &mut self.trace;
-        let way = &mut trace.way;
-        trace.info = heard.info;
+        let way = &mut self.way;
+        self.info = heard.info;
+        self.resent = heard.resent;
         if let Some(first) = heard.first {
             way.answered_first = first;
         }
@@ -213,7 +235,7 @@ impl Measured {
 
     /// How long the server took, and the network, as far as it is known.
     pub fn server_timing(&self) -> Option<HeaderValue> {
-        let way = &self.trace.way;
+        let way = &self.way;
         let so_far = Waypoints {
             answered_last: way.answered_first,
             replied: Stamp {
@@ -245,18 +267,15 @@ impl Measured {
         let Some(upstream) = self.upstream.take() else {
             return;
         };
-        let heard = upstream.heard();
-        let is_whole = upstream.leg().is_whole();
-        upstream.end();
-        self.book.count(upstream.leg().take_counts());
+        let (answered_last, counts) = upstream.end_of_answer();
+        self.book.count(counts);
         let Some((first, last)) = self.side.as_ref().and_then(Side::look) else {
             return;
         };
-        let way = &mut self.trace.way;
+        let way = &mut self.way;
         way.received_first = first;
         way.received_last = last.unwrap_or(first);
-        let none = Arrival::default();
-        way.answered_last = heard.last.unwrap_or(none);
+        way.answered_last = answered_last.unwrap_or_default();
         if last.is_none() || self.phase == Phase::Overlapping {
             self.tell(Err(Unclear::Overlapping));
             return;
@@ -270,6 +289,7 @@ impl Measured {
         match self.side.take() {
             Some(Side::Http1(receipts, number)) => {
                 self.phase = Phase::Replying { is_stream: false };
+                let is_whole = self.is_whole();
                 receipts.reply(number, self, is_whole);
             }
             Some(Side::Http2(stamps, stream)) => {
@@ -283,7 +303,7 @@ impl Measured {
     /// The answer is written.
     pub fn replied(&mut self, write: Option<Write>) {
         let leg = &self.client;
-        let way = &mut self.trace.way;
+        let way = &mut self.way;
         let now = Nanos::now();
         way.blocked = leg.blocked().saturating_sub(self.blocked_before);
         way.answer_written = write.map_or(now, |write| write.written);
@@ -301,14 +321,33 @@ impl Measured {
         } else {
             Stages::of(way)
         };
-        self.book.count(leg.take_counts());
+        if self.detail.is_some() {
+            self.book.count(leg.take_counts());
+        }
         self.tell(stages);
     }
 
     fn tell(&mut self, stages: Result<Stages, Unclear>) {
-        self.trace.stages = stages;
         self.phase = Phase::Told;
-        self.book.add(self.trace.clone());
+        let outcome = Outcome {
+            stages,
+            source: self.way.sent.source,
+            info: self.info,
+            resent: self.resent,
+        };
+        self.book.add(&self.key, &outcome, Instant::now());
+        if let Some(detail) = self.detail.take() {
+            self.book.remember(Trace {
+                key: self.key.clone(),
+                method: detail.method,
+                path: detail.path,
+                status: self.status,
+                trace_id: detail.trace_id,
+                tries: self.tries,
+                way: self.way,
+                outcome,
+            });
+        }
     }
 
     /// Puts it into the answer whose end it waits for.
@@ -317,7 +356,7 @@ impl Measured {
             // The agent's own answer.
             return;
         }
-        self.trace.status = answer.status().as_u16();
+        self.status = answer.status().as_u16();
         self.book.begun();
         if self.book.tells_clients()
             && let Some(timing) = self.server_timing()
@@ -336,8 +375,11 @@ impl Drop for Measured {
         match self.phase {
             Phase::Told => {}
             // The connection ended before the stamp came.
-            Phase::Replying { is_stream: false } => self.replied(self.client.heard().write),
-            _ if self.trace.status != 0 => self.book.never_ended(),
+            Phase::Replying { is_stream: false } => {
+                let write = self.is_whole().then(|| self.client.last_write());
+                self.replied(write.flatten());
+            }
+            _ if self.status != 0 => self.book.never_ended(),
             _ => {}
         }
         if let Some(upstream) = &self.upstream {

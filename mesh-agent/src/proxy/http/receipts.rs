@@ -169,8 +169,8 @@ impl Receipts {
         drop(state);
         self.is_written.store(false, Ordering::Relaxed);
         self.has_reply.store(true, Ordering::Relaxed);
-        self.leg.begin_write();
         if is_whole {
+            self.leg.begin_write();
             self.leg.ask_sent();
         }
     }
@@ -197,13 +197,19 @@ impl Receipts {
     }
 
     fn finish(&self, stream: &StampedStream, is_late: bool) {
-        stream.take_asked();
-        let write = self.leg.heard().write;
+        let mut state = self.state();
+        let is_stamped = state.reply.as_ref().is_some_and(|reply| reply.is_whole());
+        let write = is_stamped.then(|| {
+            stream.take_asked();
+            self.leg.last_write()
+        });
+        let write = write.flatten();
         if !is_late && write.is_some_and(|write| write.sent.is_none()) {
             return;
         }
         self.has_reply.store(false, Ordering::Relaxed);
-        let reply = self.state().reply.take();
+        let reply = state.reply.take();
+        drop(state);
         if let Some(mut reply) = reply {
             reply.replied(write);
         }

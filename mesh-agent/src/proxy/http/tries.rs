@@ -96,7 +96,7 @@ pub async fn send(
     };
     let within = left.map_or(policy.connect, |left| left.min(policy.connect));
     if request.version() == Version::HTTP_2 {
-        send_http2(session, key, request, within, client, measuring.is_on()).await
+        send_http2(session, key, request, within, client, measuring).await
     } else {
         send_http1(session, key, request, within, policy.idle, measuring).await
     }
@@ -115,7 +115,7 @@ async fn send_http1(
         let upstream = upstream(session, key, within, idle, measuring).await?;
         let is_reused = upstream.is_reused;
         let interim_before = session.interim.count();
-        match upstream.send(request, pod, measuring.is_on()).await {
+        match upstream.send(request, pod, measuring).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
                 if session.interim.count() > interim_before {
@@ -172,11 +172,11 @@ async fn send_http2(
     request: Request<TryBody>,
     within: Duration,
     client: Option<&Waiting>,
-    is_measured: bool,
+    measuring: Measuring,
 ) -> Result<Response<AnswerBody>, TryError> {
     let pool = &session.pod.pools.here().http2;
     let connection = pool.connection(&session.pod, key, within).await?;
-    match http2::send(connection, request, client, is_measured).await {
+    match http2::send(connection, request, client, measuring).await {
         Ok(response) => Ok(response.map(AnswerBody::http2)),
         Err(http2::SendError::Refused) => Err(TryError::Refused),
         Err(http2::SendError::Reset(error)) => Err(TryError::Reset(error.into())),

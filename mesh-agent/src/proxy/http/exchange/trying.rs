@@ -122,8 +122,10 @@ impl<'a> Exchange<'a> {
             Measuring::No
         } else if endpoint.round_trip.wants_new_connection() {
             Measuring::OnNewConnection
+        } else if self.measured.as_ref().is_some_and(|it| it.is_whole()) {
+            Measuring::WholeWay
         } else {
-            Measuring::Yes
+            Measuring::Sent
         };
         Ok(Try {
             session: self.session,

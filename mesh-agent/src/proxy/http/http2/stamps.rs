@@ -9,12 +9,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::frames::{Frames, Seen};
 use crate::{
-    latency::{Arrival, Book, Heard, Leg, Sampler, StampedStream},
+    latency::{self, Arrival, Book, Counts, Heard, Leg, Sampler, StampedStream},
     proxy::http::measured::Measured,
 };
 
@@ -49,6 +49,8 @@ struct State {
     last_stream: u32,
     /// An end is to be written, or was and waits for its stamp.
     has_ends: bool,
+    /// An end is to be written.
+    are_unwritten: bool,
 }
 
 #[derive(Debug)]
@@ -64,10 +66,12 @@ struct Watched {
     is_late: bool,
     /// A request whose answer is being written.
     reply: Option<Box<Measured>>,
+    /// Stamps of its whole way are wanted.
+    is_whole: bool,
 }
 
 impl Watched {
-    const fn new(stream: u32) -> Self {
+    const fn new(stream: u32, is_whole: bool) -> Self {
         Self {
             stream,
             first: None,
@@ -76,6 +80,7 @@ impl Watched {
             written: None,
             is_late: false,
             reply: None,
+            is_whole,
         }
     }
 }
@@ -114,10 +119,11 @@ impl StreamStamps {
         }
     }
 
-    /// From now on what is said on `stream` is remembered: its request is about to be sent.
-    pub fn watch(&self, stream: u32) {
+    /// From now on what is said on `stream` is remembered: its request is about to be sent, whose whole way is stamped or
+    /// not.
+    pub fn watch(&self, stream: u32, is_whole: bool) {
         let mut state = self.state();
-        state.watch(stream);
+        state.watch(stream, is_whole);
         self.settle(&state);
     }
 
@@ -145,19 +151,31 @@ impl StreamStamps {
 
     /// What is known of `stream`.
     pub fn heard(&self, stream: u32) -> Heard {
-        let info = self.leg.info();
         let mut state = self.state();
         let Some(watched) = state.find(stream) else {
             return Heard::default();
         };
         Heard {
-            write: watched.written.and_then(|end| self.leg.write_until(end)),
             first: watched.first,
-            last: watched.last,
-            info,
             // Without stamps nobody looks for it.
             has_end: watched.end.is_some() || !self.leg.is_prepared(),
+            ..self.leg.heard_until(watched.written)
         }
+    }
+
+    /// From the last byte that was written on `stream` at the device to the first of what came back.
+    pub fn away(&self, stream: u32) -> Option<Duration> {
+        let mut state = self.state();
+        let watched = state.find(stream)?;
+        latency::away(self.leg.write_until(watched.written?), watched.first)
+    }
+
+    /// What comes on `stream` has ended: when the last of it came, and what became of the connection's stamps since this
+    /// was asked last.
+    pub fn end_of_answer(&self, stream: u32) -> (Option<Arrival>, Counts) {
+        let last = self.received(stream).and_then(|(_, last)| last);
+        self.forget(stream);
+        (last, self.leg.take_counts())
     }
 
     /// `stream` is over.
@@ -229,7 +247,7 @@ impl StreamStamps {
         };
         state.gap = book.gap();
         if book.takes(sampler, Instant::now()) {
-            state.watch(stream);
+            state.watch(stream, false);
         }
     }
 
@@ -251,12 +269,15 @@ impl StreamStamps {
                 && let Some(watched) = state.find(stream)
             {
                 watched.end = Some(begin + at as u64);
+                let is_whole = watched.is_whole;
+                let reply = watched.reply.as_ref();
+                let is_stamped_reply = reply.is_some_and(|reply| reply.is_whole());
                 state.has_ends = true;
-                if self.chooser.is_some() {
+                state.are_unwritten = true;
+                if self.chooser.is_none() {
+                    self.leg.ask(is_whole);
+                } else if is_stamped_reply {
                     self.leg.ask_sent();
-                } else {
-                    self.leg.look_whether_whole();
-                    self.leg.ask_way();
                 }
             }
         });
@@ -264,11 +285,14 @@ impl StreamStamps {
 
     /// Something was written: streams that ended with it have their stamps.
     pub fn wrote(&self) {
-        if self.leg.asked_nothing() {
+        if !self.is_watching.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.state();
+        if !state.are_unwritten {
             return;
         }
         let written = self.leg.written();
-        let mut state = self.state();
         let mut is_left = false;
         for watched in &mut state.watched {
             match (watched.end, watched.written) {
@@ -277,6 +301,7 @@ impl StreamStamps {
                 _ => {}
             }
         }
+        state.are_unwritten = is_left;
         if !is_left {
             self.leg.ask_nothing();
         }
@@ -329,11 +354,11 @@ impl StreamStamps {
 
 impl State {
     /// The one that was watched first makes room: of those that nothing comes of any more.
-    fn watch(&mut self, stream: u32) {
+    fn watch(&mut self, stream: u32, is_whole: bool) {
         if self.watched.len() == MOST {
             self.watched.remove(0);
         }
-        self.watched.push(Watched::new(stream));
+        self.watched.push(Watched::new(stream, is_whole));
     }
 
     fn find(&mut self, stream: u32) -> Option<&mut Watched> {

@@ -14,9 +14,9 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// From now on what is said on `stream` is remembered.
-    pub fn new(stamps: Arc<StreamStamps>, stream: u32) -> Self {
-        stamps.watch(stream);
+    /// From now on what is said on `stream` is remembered; `is_whole`: all of the way is stamped.
+    pub fn new(stamps: Arc<StreamStamps>, stream: u32, is_whole: bool) -> Self {
+        stamps.watch(stream, is_whole);
         Self {
             stamps,
             stream,

@@ -26,7 +26,11 @@ use crate::{
     latency::{Leg, Nanos, StampedStream},
     proxy::{
         PodProxy,
-        http::{body::BoxError, hearing::Hearing, request_body::TryBody},
+        http::{
+            body::BoxError,
+            hearing::{Hearing, Measuring},
+            request_body::TryBody,
+        },
     },
 };
 
@@ -165,10 +169,11 @@ impl Upstream {
         mut self: Box<Self>,
         mut request: Request<TryBody>,
         pod: &Arc<PodProxy>,
-        is_measured: bool,
+        measuring: Measuring,
     ) -> Result<Response<Answer>, SendError> {
+        let is_measured = measuring.is_on();
         let connected = is_measured.then(|| {
-            self.leg.begin();
+            self.leg.begin(measuring.is_whole());
             request.body_mut().tell_end(&self.leg);
             Nanos::now()
         });

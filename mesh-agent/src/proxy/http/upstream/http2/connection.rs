@@ -25,6 +25,7 @@ use crate::proxy::{
     http::{
         batched_io::batched,
         framing::LARGEST_HEAD,
+        hearing::Measuring,
         http2::{CONNECTION_WINDOW, Keepalive, STREAM_WINDOW, StreamStamps, Watching, listened_to},
         joined_frames,
         upstream::{self, ConnectError, Key},
@@ -83,7 +84,7 @@ impl Shared {
         &self,
         head: Request<()>,
         is_all: bool,
-        is_measured: bool,
+        measuring: Measuring,
     ) -> Result<Begun, NotSent> {
         let mut sender = self.0.sender.lock().await;
         poll_fn(|context| sender.poll_ready(context))
@@ -91,9 +92,9 @@ impl Shared {
             .map_err(NotSent::NotTaken)?;
         let (answer, body) = sender.send_request(head, is_all).map_err(NotSent::Faulty)?;
         // Nothing of it has been written yet.
-        let watching = is_measured.then(|| {
+        let watching = measuring.is_on().then(|| {
             let stamps = Arc::clone(&self.0.stamps);
-            Watching::new(stamps, answer.stream_id().into())
+            Watching::new(stamps, answer.stream_id().into(), measuring.is_whole())
         });
         if !is_all {
             // A stream has one waker for being opened and for its body: nobody else may wait for the former while

@@ -16,7 +16,7 @@ use crate::{
     latency::Nanos,
     proxy::http::{
         body::BoxError,
-        hearing::Hearing,
+        hearing::{Hearing, Measuring},
         http2::{Received, Sending, Waiting, Watching},
         request_body::TryBody,
     },
@@ -36,7 +36,7 @@ pub async fn send(
     connection: Shared,
     request: Request<TryBody>,
     client: Option<&Waiting>,
-    is_measured: bool,
+    measuring: Measuring,
 ) -> Result<Response<Answer>, SendError> {
     let (mut head, body) = request.into_parts();
     let is_connect = head.method == Method::CONNECT;
@@ -52,7 +52,7 @@ pub async fn send(
         head.version = Version::HTTP_11;
     }
     let head = Request::from_parts(head, ());
-    let begun = connection.begin(head, is_all, is_measured).await;
+    let begun = connection.begin(head, is_all, measuring).await;
     let Begun {
         mut answer,
         body: stream,
