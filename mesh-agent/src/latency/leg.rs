@@ -38,6 +38,8 @@ pub struct Leg {
     blocked_until: AtomicU64,
     /// More than when it leaves is wanted of the message that is being sent.
     is_whole: AtomicBool,
+    /// Something came in since the message began.
+    has_arrived: AtomicBool,
     /// The message's end was about to be written.
     has_end: AtomicBool,
     /// It was asked once how the connection is.
@@ -98,6 +100,7 @@ impl Leg {
         log.last = None;
         self.receives.store(true, Ordering::Relaxed);
         self.has_end.store(false, Ordering::Relaxed);
+        self.has_arrived.store(false, Ordering::Relaxed);
         self.is_whole.store(is_whole, Ordering::Relaxed);
     }
 
@@ -136,8 +139,10 @@ impl Leg {
         let asks = if is_whole { WHOLE_WAY } else { SENT };
         self.asks.fetch_max(asks, Ordering::Relaxed);
         self.has_end.store(true, Ordering::Relaxed);
-        if let Some(log) = self.log().as_mut() {
-            // What came before is none of the answer.
+        // What came before is none of the answer.
+        if self.has_arrived.swap(false, Ordering::Relaxed)
+            && let Some(log) = self.log().as_mut()
+        {
             log.first = None;
         }
     }
@@ -285,6 +290,7 @@ impl Leg {
     /// awaited.
     pub(super) fn arrived(&self, stamps: Option<Stamps>) -> bool {
         let arrival = Arrival::now(stamps);
+        self.has_arrived.store(true, Ordering::Relaxed);
         let mut log = self.log();
         let log = log.get_or_insert_default();
         log.last = Some(arrival);

@@ -126,8 +126,9 @@ impl DnsStamps {
             info: TcpInfo::default(),
             resent: 0,
         };
+        let now = Instant::now();
         book.begun();
-        book.add(&key, &outcome, Instant::now());
+        book.add(&key, &outcome, now);
         if whole_way::is_turn(now) {
             book.remember(Trace {
                 key,

@@ -142,7 +142,7 @@ impl AnswerBody {
 
     /// What can be heard of the connection that the answer comes over, and since when there was one, if that
     /// is measured.
-    pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
+    pub fn hearing(&self) -> Option<(Hearing, Option<Nanos>)> {
         match &self.source {
             Source::Http1(answer) => answer.hearing(),
             Source::Http2(answer) => answer.hearing(),

@@ -141,7 +141,7 @@ impl Measured {
             }
             _ => return None,
         };
-        let is_whole = whole_way::is_turn(Nanos::now()) || is_wanted;
+        let is_whole = whole_way::is_turn(now) || is_wanted;
         Some(Box::new(Self {
             book: Arc::clone(book),
             blocked_before: side.leg().blocked(),
@@ -182,22 +182,25 @@ impl Measured {
         now
     }
 
-    /// The try that began at `tried` is answered by `endpoint`.
+    /// The try that began at `tried` is answered by `endpoint`, over a connection that was there since `connected`, or before
+    /// the try began.
     pub fn answered(
         &mut self,
         endpoint: &Endpoint,
         tried: Nanos,
-        connected: Nanos,
+        connected: Option<Nanos>,
         upstream: Hearing,
     ) {
         self.key.endpoint = endpoint.address;
         self.way.last_try = tried;
-        self.way.connected = connected.max(tried);
+        self.way.connected = connected.map_or(tried, |at| at.max(tried));
         let heard = upstream.heard();
         self.take_request(&heard);
         let way = &mut self.way;
         let (sent, answered) = (way.sent.at, way.answered_first.stamp.at);
         let acknowledged = way.acknowledged;
+        // What the clock says, without a look at it.
+        let now = self.begun + way.answered_first.read.after(way.first_try);
         let bound = endpoint.round_trip.bound(
             Answered {
                 least: heard.info.least_rtt,
@@ -205,7 +208,7 @@ impl Measured {
                 acknowledged: acknowledged.map(|at| at.after(sent)),
                 gap: acknowledged.map_or(Duration::ZERO, |at| answered.after(at)),
             },
-            self.book.age(Instant::now()),
+            self.book.age(now),
         );
         way.least_rtt = (!bound.is_zero()).then_some(bound.as_nanos() as u64);
         self.upstream = Some(upstream);
@@ -277,7 +280,7 @@ impl Measured {
         way.received_last = last.unwrap_or(first);
         way.answered_last = answered_last.unwrap_or_default();
         if last.is_none() || self.phase == Phase::Overlapping {
-            self.tell(Err(Unclear::Overlapping));
+            self.tell(Err(Unclear::Overlapping), Instant::now());
             return;
         }
         // What it did not read before held up the server, and is in the answer's own time, but for what had come.
@@ -304,7 +307,7 @@ impl Measured {
     pub fn replied(&mut self, write: Option<Write>) {
         let leg = &self.client;
         let way = &mut self.way;
-        let now = Nanos::now();
+        let (now, instant) = (Nanos::now(), Instant::now());
         way.blocked = leg.blocked().saturating_sub(self.blocked_before);
         way.answer_written = write.map_or(now, |write| write.written);
         way.replied = write.map_or(
@@ -316,7 +319,7 @@ impl Measured {
         );
         // Both clocks go alike, unless one was set.
         let by_stamps = way.replied.at.after(way.first_try);
-        let stages = if by_stamps > self.begun.elapsed() + CLOCKS_DIFFER {
+        let stages = if by_stamps > instant - self.begun + CLOCKS_DIFFER {
             Err(Unclear::Inconsistent)
         } else {
             Stages::of(way)
@@ -324,10 +327,10 @@ impl Measured {
         if self.detail.is_some() {
             self.book.count(leg.take_counts());
         }
-        self.tell(stages);
+        self.tell(stages, instant);
     }
 
-    fn tell(&mut self, stages: Result<Stages, Unclear>) {
+    fn tell(&mut self, stages: Result<Stages, Unclear>, now: Instant) {
         self.phase = Phase::Told;
         let outcome = Outcome {
             stages,
@@ -335,7 +338,7 @@ impl Measured {
             info: self.info,
             resent: self.resent,
         };
-        self.book.add(&self.key, &outcome, Instant::now());
+        self.book.add(&self.key, &outcome, now);
         if let Some(detail) = self.detail.take() {
             self.book.remember(Trace {
                 key: self.key.clone(),

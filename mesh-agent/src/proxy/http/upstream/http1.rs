@@ -175,7 +175,7 @@ impl Upstream {
         let connected = is_measured.then(|| {
             self.leg.begin(measuring.is_whole());
             request.body_mut().tell_end(&self.leg);
-            Nanos::now()
+            (!self.is_reused).then(Nanos::now)
         });
         if !is_measured && self.leg.is_receiving() {
             self.leg.end();
@@ -219,8 +219,8 @@ impl Upstream {
 pub struct Answer {
     incoming: Incoming,
     upstream: Option<Box<Upstream>>,
-    /// Its packets, and since when it was there, if that is measured.
-    measured: Option<(Hearing, Nanos)>,
+    /// Its packets, and since when it was there if it is new, if that is measured.
+    measured: Option<(Hearing, Option<Nanos>)>,
     /// The connection has not ended yet.
     is_open: bool,
     pod: Weak<PodProxy>,
@@ -246,8 +246,9 @@ impl Answer {
         }
     }
 
-    /// What can be heard of its connection, and since when that was there, if it is measured.
-    pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
+    /// What can be heard of its connection, and since when that was there if it is new, if it is
+    /// measured.
+    pub fn hearing(&self) -> Option<(Hearing, Option<Nanos>)> {
         self.measured.clone()
     }
 

@@ -128,9 +128,9 @@ pub struct Answer {
 
 impl Answer {
     /// What can be heard of its stream, and since when there was a connection, if that is measured.
-    pub fn hearing(&self) -> Option<(Hearing, Nanos)> {
+    pub fn hearing(&self) -> Option<(Hearing, Option<Nanos>)> {
         let watching = self.watching.as_ref()?;
-        Some((watching.hearing(), watching.since()))
+        Some((watching.hearing(), Some(watching.since())))
     }
 
     /// The next part of it.
