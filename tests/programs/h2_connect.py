@@ -2,7 +2,8 @@
 
 `server ADDRESS`: answers every request with 200, sends back what comes, and after the end `bye LENGTH` and
 the end. A stream that begins with `reset` is reset. Prints `ended STREAM` and `reset STREAM CODE`.
-`client ADDRESS`: asks for three tunnels over one connection, one after the other, and prints JSON:
+`client ADDRESS FIRST`: asks for three tunnels over one connection, on streams from FIRST on, one after the other; if
+that is not 1, there is an ordinary request before them. Prints JSON:
 `refused` if the first answer is not 200, or else what became of
 `tunnel`  3 MB there and back, and the end, to which something is still answered
 `reset`   one that the server resets, after one that the client resets
@@ -15,97 +16,16 @@ import struct
 import sys
 import threading
 
+from h2_frames import DATA, END_STREAM, HEADERS, PREFACE, RST_STREAM, Peer
 from peer import Pattern, parse
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-END_STREAM, ACK, END_HEADERS = 1, 1, 4
-INITIAL_WINDOW, CANCEL, INTERNAL_ERROR = 4, 8, 2
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+CANCEL, INTERNAL_ERROR = 8, 2
 # :method CONNECT, :authority a.b:443
 CONNECT = b"\x02\x07CONNECT\x01\x07a.b:443"
+# :method GET, :scheme http, :path /, :authority a.b
+GET = b"\x82\x86\x84\x01\x03a.b"
 # :status 200
 OK = b"\x88"
-LONGEST = 16384
-
-
-class Peer:
-    def __init__(self, connection):
-        self.connection = connection
-        self.buffer = b""
-        self.window, self.initial = 65535, 65535
-        self.windows, self.queues, self.ending = {}, {}, set()
-        self.frame(SETTINGS, 0, 0)
-
-    def frame(self, kind, flags, stream, payload=b""):
-        head = struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream)
-        self.connection.sendall(head + payload)
-
-    def exactly(self, length):
-        while len(self.buffer) < length:
-            data = self.connection.recv(1 << 16)
-            if not data:
-                raise EOFError
-            self.buffer += data
-        data, self.buffer = self.buffer[:length], self.buffer[length:]
-        return data
-
-    def begin(self, stream, block):
-        self.windows[stream] = self.windows.get(stream, self.initial)
-        self.queues[stream] = b""
-        self.frame(HEADERS, END_HEADERS, stream, block)
-
-    def send(self, stream, data=b"", end=False):
-        self.queues[stream] += data
-        if end:
-            self.ending.add(stream)
-        self.flush()
-
-    def flush(self):
-        for stream in list(self.queues):
-            while self.queues[stream]:
-                size = min(LONGEST, self.window, self.windows[stream], len(self.queues[stream]))
-                if size <= 0:
-                    break
-                self.frame(DATA, 0, stream, self.queues[stream][:size])
-                self.queues[stream] = self.queues[stream][size:]
-                self.window -= size
-                self.windows[stream] -= size
-            if not self.queues[stream] and stream in self.ending:
-                self.ending.remove(stream)
-                del self.queues[stream]
-                self.frame(DATA, END_STREAM, stream)
-
-    def next(self):
-        """The next frame that is about a stream, but for windows."""
-        while True:
-            head = self.exactly(9)
-            payload = self.exactly(int.from_bytes(head[:3], "big"))
-            kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
-            if kind == SETTINGS and not flags & ACK:
-                for at in range(0, len(payload), 6):
-                    setting, value = struct.unpack_from(">HI", payload, at)
-                    if setting == INITIAL_WINDOW:
-                        self.windows = {key: it + value - self.initial for key, it in self.windows.items()}
-                        self.initial = value
-                self.frame(SETTINGS, ACK, 0)
-                self.flush()
-            elif kind == PING and not flags & ACK:
-                self.frame(PING, ACK, 0, payload)
-            elif kind == WINDOW_UPDATE:
-                more = int.from_bytes(payload, "big")
-                if stream == 0:
-                    self.window += more
-                elif stream in self.windows:
-                    self.windows[stream] += more
-                self.flush()
-            elif kind == GOAWAY:
-                raise EOFError
-            elif stream:
-                if kind == DATA and payload:
-                    self.frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", len(payload)))
-                    if not flags & END_STREAM:
-                        self.frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", len(payload)))
-                return kind, flags, stream, payload
 
 
 def serve(connection):
@@ -155,7 +75,7 @@ def until_end(peer, stream):
             return b"".join(received), "end"
 
 
-def client(family, address):
+def client(family, address, first):
     connection = socket.socket(family)
     connection.settimeout(20)
     connection.connect(address)
@@ -169,27 +89,31 @@ def client(family, address):
             if of == stream and kind == HEADERS:
                 return payload.startswith(OK) and not flags & END_STREAM
 
-    if not ask(1):
+    if first > 1:
+        peer.begin(1, GET, end=True)
+        until_end(peer, 1)
+    if not ask(first):
         return {"refused": True}
     pattern = Pattern(7, 3_000_000)
-    peer.send(1, b"".join(pattern.blocks()), end=True)
-    received, how = until_end(peer, 1)
+    peer.send(first, b"".join(pattern.blocks()), end=True)
+    received, how = until_end(peer, first)
     echoed, rest = received[:pattern.size], received[pattern.size:]
     is_same = hashlib.sha256(echoed).hexdigest() == pattern.digest()
     seen = {"tunnel": [is_same, rest.decode("latin-1"), how]}
-    assert ask(3)
-    peer.send(3, b"hello")
-    while peer.next()[2:] != (3, b"hello"):
+    given_up, refused = first + 2, first + 4
+    assert ask(given_up)
+    peer.send(given_up, b"hello")
+    while peer.next()[2:] != (given_up, b"hello"):
         pass
-    peer.frame(RST_STREAM, 0, 3, struct.pack(">I", CANCEL))
-    del peer.queues[3]
-    assert ask(5)
-    peer.send(5, b"reset")
-    seen["reset"] = until_end(peer, 5)[1]
+    peer.frame(RST_STREAM, 0, given_up, struct.pack(">I", CANCEL))
+    del peer.queues[given_up]
+    assert ask(refused)
+    peer.send(refused, b"reset")
+    seen["reset"] = until_end(peer, refused)[1]
     return seen
 
 
 if sys.argv[1] == "server":
     server(*parse(sys.argv[2]))
 else:
-    print(json.dumps(client(*parse(sys.argv[2]))))
+    print(json.dumps(client(*parse(sys.argv[2]), int(sys.argv[3]))))

@@ -3,11 +3,12 @@
 //! A transmit stamp in the error queue makes a socket report EPOLLERR, which the runtime takes for the end of
 //! writing, for good: from then on each wait for room to write would be over at once, and the task that waits
 //! would never stop. So a connection that was stamped asks another epoll for room to write, one of its own
-//! that only comes to be when there is none. Reading is not affected, and a connection that was never
-//! stamped is not either.
+//! that only comes to be when there is none. That it is in error is only believed once its error queue is empty.
+//! Reading is not affected, and a connection that was never stamped is not either.
 
 use std::{
     io::{self, IoSlice},
+    os::fd::AsFd as _,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,6 +17,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -68,18 +70,15 @@ impl StampedStream {
         &self.leg
     }
 
-    /// The connection itself, as if it had never been stamped.
-    pub fn into_inner(self) -> io::Result<TcpStream> {
-        if !self.leg.is_prepared() {
-            return Ok(self.stream);
-        }
-        self.take_stamps();
-        TcpStream::from_std(self.stream.into_std()?)
-    }
-
-    /// Takes the stamps that have come.
-    pub fn take_stamps(&self) {
-        self.leg.stamped(|each| socket::drain(&self.stream, each));
+    /// Takes the stamps that have come; says how many there were.
+    pub fn take_stamps(&self) -> usize {
+        let stream = &self.stream;
+        let mut taken = 0;
+        self.leg.stamped(|each| {
+            taken = socket::drain(stream, each);
+            taken
+        });
+        taken
     }
 
     /// Takes the stamps that were asked for, if they have come.
@@ -183,14 +182,35 @@ impl StampedStream {
         if !self.leg.is_prepared() {
             return self.stream.try_write_vectored(slices);
         }
-        // Without the runtime, which would not try if it believes that there is no room: where there was none, the
-        // system call must have said so for the epoll to hear of it.
-        let count = socket::send(&self.stream, slices, asked)?;
-        if self.is_blocked.load(Ordering::Relaxed) {
-            self.unblocked();
-        }
+        let count = self.try_write_by(|| socket::send(&self.stream, slices, asked))?;
         self.leg.wrote(count, asked);
         Ok(count)
+    }
+
+    /// Runs `write` once. If it says `WouldBlock`, there is no room any more.
+    pub fn try_write_by<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if !self.leg.is_prepared() {
+            return self.stream.try_io(Interest::WRITABLE, write);
+        }
+        // Without the runtime, which would not try if it believes that there is no room: where there was none, the
+        // system call must have said so for the epoll to hear of it.
+        let written = write();
+        match &written {
+            Ok(_) if self.is_blocked.load(Ordering::Relaxed) => self.unblocked(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_blocked.store(true, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        written
+    }
+
+    /// Ready when there may be room to write: at once, unless the last write said that there is none.
+    pub fn poll_may_write(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.leg.is_prepared() && !self.is_blocked.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_room(context)
     }
 
     /// After there was no room to write: ready when there may be.
@@ -210,6 +230,39 @@ impl StampedStream {
         // What it was woken for may have been a stamp.
         self.take_stamps();
         Poll::Ready(Ok(()))
+    }
+
+    /// Resolves when the connection is in error: its peer has reset it, as a rule.
+    pub async fn broken(&self) {
+        while self.stream.ready(Interest::ERROR).await.is_ok() {
+            let looked = self.stream.try_io(Interest::ERROR, || {
+                if self.leg.is_prepared() && !self.is_in_error() {
+                    // Which makes the runtime wait for the next report.
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            if looked.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Whether what is reported as an error is not only stamps, which this takes. The error itself is left to who
+    /// reads or writes next.
+    fn is_in_error(&self) -> bool {
+        loop {
+            let mut look = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+            let looked = poll(&mut look, PollTimeout::ZERO);
+            let flags = look[0].revents().unwrap_or(PollFlags::empty());
+            if looked.is_ok() && !flags.contains(PollFlags::POLLERR) {
+                return false;
+            }
+            // In this order: a stamp that comes in between is one more look.
+            if self.take_stamps() == 0 {
+                return true;
+            }
+        }
     }
 
     /// There was room again.

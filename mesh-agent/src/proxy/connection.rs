@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Direction, PodProxy, copy::copy_both_ways, detect::Detected, inbound,
+    Direction, PodProxy, copy::copy_both_ways, detect::Detected, duplex::Duplex, inbound,
     occasionally::Occasionally, outbound, upstream,
 };
 use crate::{
@@ -280,10 +280,10 @@ pub(super) fn log_failure(netns: &Netns, destination: SocketAddr, error: &io::Er
 }
 
 /// Joins a client and its server until both directions have ended.
-pub(super) async fn join(client: &TcpStream, server: &TcpStream, moved: &Moved) -> io::Result<()> {
+pub(super) async fn join<D: Duplex>(client: &D, server: &D, moved: &Moved) -> io::Result<()> {
     copy_both_ways(client, server, &moved.sent, &moved.received).await?;
-    pods::close_in_order(client)?;
-    pods::close_in_order(server)
+    pods::close_in_order(client.stream())?;
+    pods::close_in_order(server.stream())
 }
 
 /// Where an app wanted to go, or `None` when the connection was not redirected (then its "original

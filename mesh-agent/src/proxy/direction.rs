@@ -8,10 +8,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use socket2::{SockRef, Socket};
+use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
-use super::{pace::Pace, pipe::Pipe, scratch::with_scratch};
+use super::{duplex::Duplex, pace::Pace, pipe::Pipe, scratch::with_scratch};
 
 /// Which end of a direction failed.
 #[derive(Debug)]
@@ -55,14 +55,17 @@ impl Taken {
 }
 
 /// Copies until the source ends; `total` counts the bytes that the target's socket took.
-pub(super) async fn copy(
-    source: &TcpStream,
-    target: &TcpStream,
+pub(super) async fn copy<D: Duplex>(
+    source: &D,
+    target: &D,
     total: &AtomicU64,
 ) -> Result<(), Broken> {
     let mut pace = Pace::new();
     loop {
-        match poll_fn(|context| poll_step(source, target, &mut pace, total, context)).await? {
+        let step = |context: &mut Context<'_>| {
+            poll_step(source.stream(), target, &mut pace, total, context)
+        };
+        match poll_fn(step).await? {
             Step::Moved => {}
             Step::Rest(Rest::Bytes(rest)) => write_all(target, &rest, total).await?,
             Step::Rest(Rest::Pipe(mut pipe)) => {
@@ -88,9 +91,9 @@ pub(super) fn pass_on_end(target: &TcpStream) {
     let _peer_gone = SockRef::from(target).shutdown(std::net::Shutdown::Write);
 }
 
-fn poll_step(
+fn poll_step<D: Duplex>(
     source: &TcpStream,
-    target: &TcpStream,
+    target: &D,
     pace: &mut Pace,
     total: &AtomicU64,
     context: &mut Context<'_>,
@@ -116,7 +119,7 @@ fn poll_step(
                 }
             }
         };
-        pace.adapt(count, rest.is_some(), target);
+        pace.adapt(count, rest.is_some(), target.stream());
         Poll::Ready(Ok(rest.map_or(Step::Moved, Step::Rest)))
     })
 }
@@ -157,15 +160,15 @@ fn poll_take(
 }
 
 /// Writes all that is in the pipe.
-fn poll_empty(
-    target: &TcpStream,
+fn poll_empty<D: Duplex>(
+    target: &D,
     pipe: &mut Pipe,
     total: &AtomicU64,
     context: &mut Context<'_>,
 ) -> Poll<Result<(), Broken>> {
     while pipe.held() > 0 {
-        ready!(target.poll_write_ready(context)).map_err(Broken::Target)?;
-        match target.try_io(Interest::WRITABLE, || pipe.empty(target)) {
+        ready!(target.poll_room(context)).map_err(Broken::Target)?;
+        match target.try_write(|| pipe.empty(target.stream())) {
             Ok(written) => _ = total.fetch_add(written as u64, Ordering::Relaxed),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Poll::Ready(Err(Broken::Target(error))),
@@ -174,7 +177,11 @@ fn poll_empty(
     Poll::Ready(Ok(()))
 }
 
-async fn write_all(target: &TcpStream, mut rest: &[u8], total: &AtomicU64) -> Result<(), Broken> {
+async fn write_all<D: Duplex>(
+    target: &D,
+    mut rest: &[u8],
+    total: &AtomicU64,
+) -> Result<(), Broken> {
     while !rest.is_empty() {
         let written = poll_fn(|context| poll_write(target, rest, context))
             .await
@@ -190,56 +197,67 @@ fn poll_read(
     buffer: &mut [u8],
     context: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    let length = buffer.len();
     loop {
         ready!(stream.poll_read_ready(context))?;
-        let read = try_transfer(stream, Interest::READABLE, length, |mut socket| {
-            socket.read(buffer)
+        let mut read = Once::of(buffer.len());
+        let tried = stream.try_io(Interest::READABLE, || {
+            read.moved((&*SockRef::from(stream)).read(buffer))
         });
-        if let Some(read) = read.transpose() {
+        if let Some(read) = read.after(tried) {
             return Poll::Ready(read);
         }
     }
 }
 
-fn poll_write(
-    stream: &TcpStream,
+fn poll_write<D: Duplex>(
+    target: &D,
     bytes: &[u8],
     context: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     loop {
-        ready!(stream.poll_write_ready(context))?;
-        let written = try_transfer(stream, Interest::WRITABLE, bytes.len(), |socket| {
-            socket.send_with_flags(bytes, libc::MSG_NOSIGNAL)
+        ready!(target.poll_room(context))?;
+        let mut written = Once::of(bytes.len());
+        let tried = target.try_write(|| {
+            let socket = SockRef::from(target.stream());
+            written.moved(socket.send_with_flags(bytes, libc::MSG_NOSIGNAL))
         });
-        if let Some(written) = written.transpose() {
+        if let Some(written) = written.after(tried) {
             return Poll::Ready(written);
         }
     }
 }
 
-/// Reads or writes once; `None` if the socket was not ready after all.
+/// One read or write.
 ///
 /// A call that moved less than it might have has used up the readiness. Saying so saves the next
 /// call, which would only find that out. It must be said from inside `try_io`: readiness that comes
 /// after the call began would be lost otherwise, and with it the wake-up.
-fn try_transfer(
-    stream: &TcpStream,
-    interest: Interest,
-    length: usize,
-    transfer: impl FnOnce(&Socket) -> io::Result<usize>,
-) -> io::Result<Option<usize>> {
-    let mut moved = None;
-    let result = stream.try_io(interest, || {
-        let count = transfer(&SockRef::from(stream))?;
-        moved = Some(count);
-        if 0 < count && count < length {
+struct Once {
+    most: usize,
+    moved: Option<usize>,
+}
+
+impl Once {
+    /// One that moves up to `most` bytes.
+    fn of(most: usize) -> Self {
+        Self { most, moved: None }
+    }
+
+    /// The call was made, with this result; what to say of it.
+    fn moved(&mut self, called: io::Result<usize>) -> io::Result<()> {
+        let count = called?;
+        self.moved = Some(count);
+        if 0 < count && count < self.most {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(())
-    });
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-        _ => Ok(moved),
+    }
+
+    /// What came of it; `None` if the socket was not ready after all.
+    fn after(self, tried: io::Result<()>) -> Option<io::Result<usize>> {
+        match tried {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Some(Err(error)),
+            _ => self.moved.map(Ok),
+        }
     }
 }

@@ -14,6 +14,7 @@ mod direction;
 pub mod dns;
 #[cfg(not(fuzzing))]
 mod dns;
+mod duplex;
 mod given_up;
 mod health_checks;
 mod http;

@@ -22,7 +22,7 @@ fn streams_of_http2_become_tunnels_where_the_policy_allows_it() {
         let config = |policy: &str| web.config(node, &[&address], policy);
         let ask = || -> anyhow::Result<Value> {
             web.client
-                .python("h2_connect.py", ["client", &at(WEB, 80)])?
+                .python("h2_connect.py", ["client", &at(WEB, 80), "1"])?
                 .json()
         };
         let agent = node.agent(&config("{}"))?;

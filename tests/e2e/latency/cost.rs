@@ -6,9 +6,13 @@ use anyhow::{Context as _, Result, ensure};
 use mesh_tests::{Agent, Scenario, say, wait_until};
 
 use super::{BOUND, EVERY, Exact, WEB, stamps};
+use crate::peers::{SERVER, at};
+
+/// Where a server of HTTP/2 listens.
+const HTTP2: u16 = 7111;
 
 /// What an agent may use of a processor while the peers of its connections do not read.
-const IDLE: f64 = 0.05;
+pub(super) const IDLE: f64 = 0.05;
 
 /// The bytes that all open connections have carried.
 fn carried(agent: &Agent) -> Result<u64> {
@@ -21,7 +25,7 @@ fn carried(agent: &Agent) -> Result<u64> {
 }
 
 /// The share of a processor that the agent uses once nothing moves any more.
-fn used_while_stalled(agent: &Agent) -> Result<f64> {
+pub(super) fn used_while_stalled(agent: &Agent) -> Result<f64> {
     let mut before = 0;
     let mut same = 0;
     wait_until(BOUND, "nothing moves", || {
@@ -86,4 +90,36 @@ fn a_server_that_stops_reading_costs_nothing() {
         ensure!(used < IDLE, "{used}");
         client.kill()
     });
+}
+
+/// Once one side reads nothing more over a connection of HTTP/2 with open windows, it costs nothing.
+fn a_stall_of_http2_costs_nothing(case: &str) {
+    Scenario::default().alone().run(|node| {
+        let exact = Exact::new(node)?;
+        let address = at(SERVER, HTTP2);
+        let arguments = ["server", &address, "50000000", "0"];
+        let mut server = exact.server.spawn_python("h2_stall.py", arguments)?;
+        server.wait_stdout("ready", BOUND)?;
+        let agent = node.agent(&exact.config_for(node, HTTP2, EVERY, "{}"))?;
+        let arguments = ["client", &at(WEB, 80), case];
+        let mut client = exact.client.spawn_python("h2_stall.py", arguments)?;
+        // The first answer is stamped, on both connections.
+        client.wait_stdout("begun", BOUND)?;
+        let used = used_while_stalled(&agent)?;
+        say(&format!("{:.1}% of a processor", used * 100.0));
+        ensure!(used < IDLE, "{used}");
+        let stamps = stamps(node, &agent)?;
+        ensure!(stamps["matched"].as_u64() >= Some(2), "{stamps}");
+        client.kill()
+    });
+}
+
+#[test]
+fn a_client_of_http2_that_stops_reading_costs_nothing() {
+    a_stall_of_http2_costs_nothing("flood");
+}
+
+#[test]
+fn a_server_of_http2_that_stops_reading_costs_nothing() {
+    a_stall_of_http2_costs_nothing("stall");
 }

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_tests::{Scenario, say, scenario, wait_until};
+use serde_json::Value;
 
-use super::{BOUND, EVERY, Exact, admin, point, stage, stamps, traces};
+use super::{BOUND, EVERY, Exact, WEB, admin, point, stage, stamps, traces};
 use crate::peers::{SERVER, at, nginx};
 
 const NGINX: u16 = 8083;
+/// Where a server of HTTP/2 listens.
+const HTTP2: u16 = 7112;
 
 #[test]
 fn pipelined_requests_each_have_their_own_stamps() {
@@ -49,7 +52,7 @@ fn an_answer_before_the_request_has_ended_gives_no_stages_and_is_counted() {
         let file = node.dir().join("body");
         std::fs::write(&file, body)?;
         let data = format!("@{}", file.display());
-        let url = format!("http://{}/early", super::WEB);
+        let url = format!("http://{}/early", WEB);
         exact
             .client
             .run([
@@ -104,7 +107,7 @@ fn every_stamp_is_matched(port: &str, count: u64, argv: &[&str], memory: u64) {
         let agent = node.agent(&exact.config_for(node, NGINX, EVERY, "{}"))?;
         let quarter = count / 4;
         let requests = quarter.to_string();
-        let url = format!("http://{}/", super::WEB);
+        let url = format!("http://{}/", WEB);
         let load = || -> Result<()> {
             let argv = [&["h2load", "-n", &requests, "-t", "1"], argv, &[&url]].concat();
             let said = exact.client.run(argv)?.success()?;
@@ -176,7 +179,7 @@ fn streams_of_one_connection_keep_apart() {
              call(b'1')\n\
              calls = [call.future(str(100 * n).encode()) for n in range(7, 0, -1)]\n\
              print([it.result() for it in calls])",
-            super::WEB
+            WEB
         );
         let python = mesh_tests::python();
         exact.client.run([python, "-c", &script])?.success()?;
@@ -195,4 +198,46 @@ fn streams_of_one_connection_keep_apart() {
         }
         Ok(())
     });
+}
+
+/// A client of HTTP/2 that stops reading once it has heard that the agent goes away, and a server whose answer comes
+/// after that; the agent's socket has `room` for it. Counts of requests: told, and unfinished.
+fn left_by_the_agent(room: &str, expected: [u64; 2]) {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        exact.client.sysctl("net/ipv4/tcp_wmem", room)?;
+        let address = at(SERVER, HTTP2);
+        let arguments = ["server", &address, "200000", "1.5"];
+        let mut server = exact.server.spawn_python("h2_stall.py", arguments)?;
+        server.wait_stdout("ready", BOUND)?;
+        let agent = node.agent(&exact.config_for(node, HTTP2, EVERY, "{}"))?;
+        let arguments = ["client", &at(WEB, 80), "leave"];
+        let mut client = exact.client.spawn_python("h2_stall.py", arguments)?;
+        client.wait_stdout("begun", BOUND)?;
+        agent.rewrite_config(&node.config().after(EVERY).to_yaml())?;
+        client.wait_stdout("heard", BOUND)?;
+        let mut seen = Value::Null;
+        let counted = wait_until(BOUND, "the requests to be counted", || {
+            seen = admin(node, "/latency")?;
+            let told = seen["destinations"].as_array().context("no list")?;
+            let told = told
+                .iter()
+                .map(|it| it["sinceStart"]["count"].as_u64().unwrap_or_default());
+            let unfinished = seen["stamps"]["unfinished"].as_u64();
+            Ok([told.sum(), unfinished.context("no count")?] == expected)
+        });
+        ensure!(counted.is_ok(), "{seen}");
+        client.kill()
+    });
+}
+
+/// The answer is in the kernel when the connection ends, and has not left.
+#[test]
+fn an_answer_that_is_written_when_its_connection_ends_is_told() {
+    left_by_the_agent("4096 1000000 4000000", [2, 0]);
+}
+
+#[test]
+fn an_answer_that_is_not_all_written_when_its_connection_ends_is_unfinished() {
+    left_by_the_agent("4096 16384 32768", [1, 1]);
 }

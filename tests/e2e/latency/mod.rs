@@ -8,6 +8,7 @@ mod page;
 mod shown;
 mod terminal;
 mod truth;
+mod tunnels;
 mod used;
 
 use std::time::Duration;

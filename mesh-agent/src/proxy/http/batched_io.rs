@@ -94,7 +94,7 @@ impl Flusher {
         let mut outgoing = self.0.outgoing();
         let _met_there = self.0.poll_drain(&mut outgoing, context);
         drop(outgoing);
-        self.0.stamps.finish(&self.0.stream);
+        self.0.stamps.finish(&self.0.stream, false);
     }
 }
 
@@ -132,6 +132,12 @@ impl Shared {
         if let Some(moved) = &self.moved {
             which(moved).fetch_add(count as u64, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stamps.finish(&self.stream, true);
     }
 }
 

@@ -10,10 +10,7 @@ use bytes::Bytes;
 use h2::SendStream;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     half_close::Underway,
@@ -26,7 +23,10 @@ use super::{
     try_guard::TryGuard,
     upstream::{http1, http2},
 };
-use crate::{latency::Nanos, policy::deadline::Deadline};
+use crate::{
+    latency::{Nanos, StampedStream},
+    policy::deadline::Deadline,
+};
 
 /// What bodies fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -157,7 +157,7 @@ impl AnswerBody {
     }
 
     /// The connection that the answer came over, once the server switched protocols.
-    pub async fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
+    pub async fn into_tunnel(self) -> Option<(StampedStream, Bytes)> {
         match self.source {
             Source::Http1(answer) => answer.into_tunnel().await,
             _ => None,

@@ -7,10 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{latency::StampedStream, proxy::connection::Moved};
 
@@ -33,8 +30,8 @@ impl CountedIo {
     }
 
     /// The connection itself.
-    pub fn into_inner(self) -> io::Result<TcpStream> {
-        self.stream.into_inner()
+    pub fn into_inner(self) -> StampedStream {
+        self.stream
     }
 
     fn count_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

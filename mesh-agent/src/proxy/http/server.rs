@@ -97,7 +97,7 @@ pub async fn serve_http1(
         })
         .await;
         let parts = connection.into_parts();
-        let (client, left) = parts.io.into_inner().into_parts()?;
+        let (client, left) = parts.io.into_inner().into_parts();
         let read = [parts.read_buf, left].concat();
         (client, read, ended)
     };
@@ -117,9 +117,9 @@ pub async fn serve_http1(
 
 /// Joins a client and a server that switched protocols; both may have said something already.
 async fn join(
-    mut client: TcpStream,
+    mut client: StampedStream,
     read: &[u8],
-    mut server: TcpStream,
+    mut server: StampedStream,
     said: &[u8],
     moved: &Moved,
 ) -> io::Result<()> {
@@ -129,10 +129,11 @@ async fn join(
 }
 
 /// Ends a connection whose last answer is written, so that the client can read it to its end.
-async fn close(mut client: TcpStream) -> io::Result<()> {
+async fn close(mut client: StampedStream) -> io::Result<()> {
     client.shutdown().await?;
-    let _late = timeout(LINGER, discard_until_end(&client)).await;
-    pods::close_in_order(&client)
+    let client = client.get_ref();
+    let _late = timeout(LINGER, discard_until_end(client)).await;
+    pods::close_in_order(client)
 }
 
 async fn discard_until_end(client: &TcpStream) {

@@ -14,7 +14,6 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Sleep, sleep},
 };
 
@@ -26,7 +25,7 @@ use super::{
     reason::Reason,
     receipts::{Passed, Receipts},
 };
-use crate::proxy::scratch::with_scratch;
+use crate::{latency::StampedStream, proxy::scratch::with_scratch};
 
 /// How long the head of a request may take from its first byte on: longer than a lost packet or two,
 /// and no longer than Envoy and nginx wait (60 s) for whole requests.
@@ -136,8 +135,10 @@ impl StrictIo {
     }
 
     /// The connection itself, and what was read and not passed.
-    pub fn into_parts(self) -> io::Result<(TcpStream, Bytes)> {
-        Ok((self.io.into_inner()?, self.next))
+    pub fn into_parts(self) -> (StampedStream, Bytes) {
+        // Nobody looks for the last answer's stamp after this.
+        self.receipts.finish_late(self.io.get_ref());
+        (self.io.into_inner(), self.next)
     }
 
     /// Reads into `buffer`: how many bytes, 0 at the end.

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request, Response, Version, header, request::Parts};
-use tokio::{net::TcpStream, time};
+use tokio::time;
 
 use super::{
     body::AnswerBody,
@@ -35,6 +35,7 @@ use super::{
     try_guard::TryGuard,
 };
 use crate::{
+    latency::StampedStream,
     policy::{
         deadline::Deadline,
         retry::{NoRetry, Repeatable},
@@ -59,7 +60,7 @@ pub enum Tunnel {
     /// A connection to a server that is the client's own from now on.
     Connection {
         /// It.
-        server: TcpStream,
+        server: StampedStream,
         /// What the server said already.
         said: Bytes,
         /// What counts for as long as it is open.

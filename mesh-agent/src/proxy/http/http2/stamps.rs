@@ -307,8 +307,8 @@ impl StreamStamps {
         }
     }
 
-    /// Takes the stamps of answers that were written.
-    pub fn finish(&self, stream: &StampedStream) {
+    /// Takes the stamps of answers that were written. `is_over`: the connection has ended, and there is no next look.
+    pub fn finish(&self, stream: &StampedStream, is_over: bool) {
         if self.chooser.is_none() || !self.is_watching.load(Ordering::Relaxed) {
             return;
         }
@@ -324,7 +324,8 @@ impl StreamStamps {
             };
             let write = self.leg.write_until(end);
             // Its stamp comes at once, or with the next look; or never.
-            if write.is_some_and(|write| write.sent.is_none()) && !watched.is_late {
+            let is_missing = write.is_some_and(|write| write.sent.is_none());
+            if is_missing && !watched.is_late && !is_over {
                 watched.is_late = true;
                 return true;
             }

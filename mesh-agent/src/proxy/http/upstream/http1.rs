@@ -229,14 +229,14 @@ pub struct Answer {
 impl Answer {
     /// The connection, which is the client's own now: the server switched protocols. With what it said
     /// already. `None` if it has ended.
-    pub async fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
+    pub async fn into_tunnel(self) -> Option<(StampedStream, Bytes)> {
         let mut upstream = self.upstream?;
         if self.is_open {
             // Ends as soon as the answer is dealt with.
             poll_fn(|context| upstream.poll(context)).await.ok()?;
         }
         let parts = upstream.connection.into_parts();
-        Some((parts.io.into_inner().into_inner().ok()?, parts.read_buf))
+        Some((parts.io.into_inner(), parts.read_buf))
     }
 
     /// It began with what came in last: what came before was only said before it.
