@@ -118,6 +118,12 @@ const COMMANDS: &[Needed] = {
             &[Test],
             "reads metrics as Prometheus does",
         ),
+        needed(
+            "prometheus",
+            "prometheus",
+            &[Test],
+            "asks what the dashboard asks",
+        ),
         needed("tmux", "tmux", &[Test], "terminal to draw on"),
         needed("chromium", "chromium", &[Test], "browser"),
         needed("chromedriver", "chromium-driver", &[Test], "drives it"),
@@ -140,7 +146,7 @@ const COMMANDS: &[Needed] = {
 };
 
 /// Packages that bring a service of the same name.
-const SERVICES: [&str; 3] = ["nginx", "haproxy", "redis-server"];
+const SERVICES: [&str; 4] = ["nginx", "haproxy", "redis-server", "prometheus"];
 
 const fn needed(
     command: &'static str,

@@ -26,10 +26,7 @@ use crate::{
         Attached, Cgroup, KernelEvents, KernelLogger, Loaded, Maps, MeasuredSockets, Measuring,
         kernel_log, sweep_steering,
     },
-    latency::{
-        hardware::{HardwareTimestamps, keep_fresh},
-        use_cards,
-    },
+    latency::{hardware::HardwareTimestamps, use_cards},
     one_line::one_line,
     pods::{self, PodError, PodSet},
     proxy::SharedRates,
@@ -101,7 +98,7 @@ impl Agent {
         let mut loaded = Loaded::load(&config.agent.pin_path, config.agent.max_connections)?;
         let maps = Arc::new(loaded.maps()?);
         // Dropped on an error below, which sets the cards back.
-        let hardware = HardwareTimestamps::start(config.latency.hardware);
+        let mut hardware = HardwareTimestamps::start(config.latency.hardware);
         use_cards(hardware.clocks());
         let telemetry = Arc::new(Telemetry::start(&config.agent)?);
         let shared_rates = shared_rates(&config.agent)?;
@@ -161,7 +158,7 @@ impl Agent {
         let tasks = vec![
             tokio::spawn(log_events(events, Arc::clone(&pods))),
             tokio::spawn(kernel_log(logger)),
-            tokio::spawn(keep_fresh(hardware.clocks())),
+            tokio::spawn(hardware.attend()),
         ];
         tracing::info!(
             "ready: {} of {} pods enrolled, capturing in {}",

@@ -11,17 +11,15 @@ use super::{
 
 static CLOCKS: OnceLock<Arc<Clocks>> = OnceLock::new();
 
-/// From now on sockets ask for the stamps of cards, which these clocks bring to the system's.
+/// From now on sockets ask for the stamps of cards, which these clocks bring to the system's, while there are any.
 pub fn use_cards(clocks: Arc<Clocks>) {
-    if !clocks.is_empty() {
-        // Only the agent calls it, once.
-        let _first = CLOCKS.set(clocks);
-    }
+    // Only the agent calls it, once.
+    let _first = CLOCKS.set(clocks);
 }
 
-/// Whether there are any.
+/// Whether there are any now.
 pub fn are_used() -> bool {
-    CLOCKS.get().is_some()
+    CLOCKS.get().is_some_and(|clocks| !clocks.is_empty())
 }
 
 /// A card's stamp by the system's clock, if it is known how they relate. TCP does not say which card it was: it is

@@ -37,6 +37,8 @@ use super::{
 pub struct StampedStream {
     stream: TcpStream,
     leg: Arc<Leg>,
+    /// Whether its socket gives stamps of cards: a first card may come later than the connection.
+    asks_cards: AtomicBool,
     is_blocked: AtomicBool,
     blocked: Mutex<Blocked>,
 }
@@ -55,6 +57,7 @@ impl StampedStream {
         Self {
             stream,
             leg,
+            asks_cards: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             blocked: Mutex::default(),
         }
@@ -115,19 +118,22 @@ impl StampedStream {
 
     /// Whether stamps can be asked for, from now on.
     pub fn prepare(&self) -> bool {
-        if self.leg.is_prepared() {
+        let was_prepared = self.leg.is_prepared();
+        let with_cards = cards::are_used();
+        if was_prepared && (!with_cards || self.asks_cards.load(Ordering::Relaxed)) {
             return true;
         }
-        let prepared = socket::prepare_stream(&self.stream, cards::are_used());
+        let prepared = socket::prepare_stream(&self.stream, with_cards);
         if let Err(error) = &prepared
             && error.kind() != io::ErrorKind::WouldBlock
         {
             tracing::debug!("the kernel gives no packet timestamps: {error}");
         }
         if prepared.is_ok() {
+            self.asks_cards.store(with_cards, Ordering::Relaxed);
             self.leg.prepared();
         }
-        prepared.is_ok()
+        was_prepared || prepared.is_ok()
     }
 
     /// Ready when there may be something to read.
@@ -173,7 +179,8 @@ impl StampedStream {
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let asked = self.leg.asked().filter(|_| self.prepare());
         let asked = asked.map(|asked| {
-            if cards::are_used() {
+            // Where the socket gives none, the card's would take the place of the kernel's.
+            if self.asks_cards.load(Ordering::Relaxed) {
                 asked.by_card()
             } else {
                 asked

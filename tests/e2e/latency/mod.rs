@@ -5,6 +5,7 @@ mod cost;
 mod dashboard;
 mod matching;
 mod page;
+mod prometheus;
 mod shown;
 mod terminal;
 mod truth;

@@ -3,17 +3,14 @@
 use std::{
     fs::File,
     io,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
-
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{ClockRelation, Converted, Interface, ioctls};
 use crate::latency::HardwareNanos;
-
-/// How often the clocks are read, well below [`STALE`](super::STALE).
-const REFRESH: Duration = Duration::from_secs(1);
 
 /// A card's clock, `/dev/ptpN`.
 #[derive(Debug)]
@@ -63,92 +60,119 @@ impl PhcClock {
     }
 }
 
-/// The clocks of the cards whose stamps are on.
+/// The clocks of the cards whose stamps are on. Cards come and go.
 #[derive(Debug, Default)]
 pub struct Clocks {
-    clocks: Vec<PhcClock>,
-    /// Number of an interface of the agent's own network namespace, and which of the clocks is its.
-    by_interface: Vec<(u32, usize)>,
+    /// Whether there is none: asked for every connection.
+    are_there: AtomicBool,
+    /// The clock of each interface, by its number in the agent's own network namespace. A card with several ports,
+    /// and the VLANs on it, share one.
+    known: RwLock<Vec<(u32, Arc<PhcClock>)>>,
 }
 
 impl Clocks {
-    /// Opens the clocks of those of the `interfaces` whose stamps are on. One that cannot be had is
-    /// logged, and its interface's stamps cannot be converted.
+    /// Opens the clocks of those of the `interfaces` whose stamps are on.
     pub fn of(interfaces: &[Interface]) -> Self {
-        let mut clocks = Self::default();
-        for interface in interfaces.iter().filter(|interface| interface.is_on()) {
-            let Some(path) = interface.clock_path() else {
-                continue;
-            };
-            // A card with several ports, and the VLANs on it, share a clock.
-            let known = clocks.clocks.iter().position(|clock| clock.path == path);
-            let index = known.or_else(|| match PhcClock::open(&path) {
-                Ok(clock) => {
-                    clocks.clocks.push(clock);
-                    Some(clocks.clocks.len() - 1)
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        "{path}, the clock of {}, cannot be read: {error}; its hardware \
-                         timestamps are not used",
-                        interface.name
-                    );
-                    None
-                }
-            });
-            clocks
-                .by_interface
-                .extend(index.map(|index| (interface.index, index)));
+        let clocks = Self::default();
+        for interface in interfaces {
+            clocks.add(interface);
         }
         clocks
+    }
+
+    /// Opens the clock of an interface if its stamps are on, unless it is known. One that cannot be had is logged,
+    /// and the interface's stamps cannot be converted.
+    pub fn add(&self, interface: &Interface) {
+        let Some(path) = interface.clock_path().filter(|_| interface.is_on()) else {
+            return;
+        };
+        let earlier = self.of_interface(interface.index);
+        if earlier.is_some_and(|clock| clock.path == path && clock.refresh().is_ok()) {
+            return;
+        }
+        self.forget(interface.index);
+        match self
+            .shared(&path)
+            .map_or_else(|| PhcClock::open(&path).map(Arc::new), Ok)
+        {
+            Ok(clock) => {
+                self.write().push((interface.index, clock));
+                self.are_there.store(true, Ordering::Relaxed);
+            }
+            Err(error) => tracing::warn!(
+                "{path}, the clock of {}, cannot be read: {error}; its hardware timestamps are not used",
+                interface.name
+            ),
+        }
+    }
+
+    /// The clock of another interface that has this path and still runs: that of a card that is gone does not, and
+    /// the next one has its path.
+    fn shared(&self, path: &str) -> Option<Arc<PhcClock>> {
+        let known = self.read();
+        let mut clocks = known.iter().map(|(_, clock)| clock);
+        clocks
+            .find(|clock| clock.path == path && clock.refresh().is_ok())
+            .cloned()
+    }
+
+    /// Forgets the clock of an interface that is gone.
+    pub fn forget(&self, interface: u32) {
+        self.forget_if(|index| *index == interface);
+    }
+
+    /// Forgets the clocks of those interfaces.
+    pub(super) fn forget_if(&self, is_gone: impl Fn(&u32) -> bool) {
+        let mut known = self.write();
+        known.retain(|(index, _)| !is_gone(index));
+        self.are_there.store(!known.is_empty(), Ordering::Relaxed);
     }
 
     /// A stamp by the system's clock. `interface` is a number in the agent's own network namespace; where it
     /// is not known, what all clocks agree on that the stamp can be of: cards that follow one master do, and
     /// of others all but one are too far from it.
     pub fn to_system(&self, stamp: HardwareNanos, interface: Option<u32>) -> Option<Converted> {
-        match interface {
-            Some(interface) => self.of_interface(interface)?.to_system(stamp),
-            None => Converted::agreed(
-                self.clocks
-                    .iter()
-                    .filter_map(|clock| clock.to_system(stamp)),
-            ),
+        if let Some(interface) = interface {
+            return self.of_interface(interface)?.to_system(stamp);
         }
+        // One that is shared agrees with itself.
+        let known = self.read();
+        Converted::agreed(known.iter().filter_map(|(_, clock)| clock.to_system(stamp)))
     }
 
     /// The clock that stamps of this interface go by.
-    pub fn of_interface(&self, interface: u32) -> Option<&PhcClock> {
-        let known = self.by_interface.iter();
-        let (_, index) = known.copied().find(|(known, _)| *known == interface)?;
-        self.clocks.get(index)
+    pub fn of_interface(&self, interface: u32) -> Option<Arc<PhcClock>> {
+        let known = self.read();
+        let mut known = known.iter();
+        let (_, clock) = known.find(|(known, _)| *known == interface)?;
+        Some(Arc::clone(clock))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.clocks.is_empty()
+        !self.are_there.load(Ordering::Relaxed)
     }
 
     /// Reads them again, some microseconds each.
     pub fn refresh(&self) {
-        for clock in &self.clocks {
+        let known = self.read();
+        for (number, (_, clock)) in known.iter().enumerate() {
+            let earlier = &known[..number];
+            if earlier.iter().any(|(_, other)| Arc::ptr_eq(other, clock)) {
+                continue;
+            }
             if let Err(error) = clock.refresh() {
                 tracing::debug!("{}: {error}", clock.path);
             }
         }
     }
-}
 
-/// Reads the clocks for as long as it runs; ends at once where there are none.
-pub async fn keep_fresh(clocks: Arc<Clocks>) {
-    if clocks.is_empty() {
-        return;
+    fn read(&self) -> RwLockReadGuard<'_, Vec<(u32, Arc<PhcClock>)>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
-    let mut ticks = interval(REFRESH);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        clocks.refresh();
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<(u32, Arc<PhcClock>)>> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,5 +188,7 @@ mod tests {
         let stamp = HardwareNanos(1);
         assert_eq!(clocks.to_system(stamp, Some(loopback)), None);
         assert_eq!(clocks.to_system(stamp, None), None);
+        clocks.forget(loopback);
+        assert!(clocks.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use nix::net::if_::if_nameindex;
+use nix::net::if_::{if_indextoname, if_nameindex};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
@@ -32,19 +32,31 @@ impl Interface {
             .iter()
             .map(|known| {
                 let name = known.name().to_string_lossy().into_owned();
-                // Without an answer it has nothing that we could use: so do tunnels of old kernels say it.
-                let info = ioctls::timestamp_info(&socket, &name).ok();
-                let setting = ioctls::setting(&socket, &name).ok();
-                Self {
-                    abilities: info.map(Abilities::from).unwrap_or_default(),
-                    index: known.index(),
-                    name,
-                    setting,
-                }
+                Self::ask(&socket, known.index(), name)
             })
             .collect();
         interfaces.sort_by_key(|interface| interface.index);
         Ok(interfaces)
+    }
+
+    /// The one of this number, if there is one.
+    pub fn of(index: u32) -> io::Result<Option<Self>> {
+        let Some(name) = name_of(index) else {
+            return Ok(None);
+        };
+        Ok(Some(Self::ask(&any_socket()?, index, name)))
+    }
+
+    fn ask(socket: &Socket, index: u32, name: String) -> Self {
+        // Without an answer it has nothing that we could use: so do tunnels of old kernels say it.
+        let info = ioctls::timestamp_info(socket, &name).ok();
+        let setting = ioctls::setting(socket, &name).ok();
+        Self {
+            abilities: info.map(Abilities::from).unwrap_or_default(),
+            index,
+            name,
+            setting,
+        }
     }
 
     /// The device file of its clock.
@@ -87,6 +99,14 @@ impl fmt::Display for Interface {
     }
 }
 
+/// The name of the interface of this number, if there is one.
+pub(super) fn name_of(index: u32) -> Option<String> {
+    let name = if_indextoname(index).ok()?;
+    // The library takes having found none for an empty name.
+    let name = name.to_string_lossy().into_owned();
+    (!name.is_empty()).then_some(name)
+}
+
 /// A socket to ask about interfaces of its network namespace with.
 pub(super) fn any_socket() -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None);
@@ -108,5 +128,10 @@ mod tests {
             loopback.to_string(),
             "lo: software transmit and receive; no hardware"
         );
+        assert_eq!(
+            Interface::of(loopback.index).unwrap().as_ref(),
+            Some(loopback)
+        );
+        assert_eq!(Interface::of(u32::MAX).unwrap(), None);
     }
 }

@@ -8,18 +8,22 @@ mod abilities;
 mod clock;
 mod interface;
 mod ioctls;
+mod links;
 mod plan;
 mod record;
 mod relation;
 mod setting;
 mod switched;
+mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::config::HardwareStamps;
+use links::Links;
+use watch::Cards;
 
 pub use abilities::{Abilities, Directions};
-pub use clock::{Clocks, PhcClock, keep_fresh};
+pub use clock::{Clocks, PhcClock};
 pub use interface::Interface;
 pub use relation::{ClockRelation, Converted, Reading, STALE};
 pub use setting::Setting;
@@ -28,30 +32,51 @@ pub use switched::Switched;
 /// The cards' stamps for as long as the agent runs; dropping it restores what the cards were set to.
 #[derive(Debug)]
 pub struct HardwareTimestamps {
-    _switched: Switched,
-    clocks: Arc<Clocks>,
+    cards: Cards,
+    /// Tells of those that come; taken by who attends to them.
+    links: Option<Links>,
+    is_wanted: bool,
 }
 
 impl HardwareTimestamps {
     /// Switches on what the configuration wants, and opens the clocks of the cards whose stamps are on,
     /// by us or by others.
     pub fn start(wanted: HardwareStamps) -> Self {
+        let is_wanted = wanted != HardwareStamps::Off;
+        // Before the cards are looked at: none that comes meanwhile is missed.
+        let links = is_wanted.then(|| Links::open().map_err(|error| watch::warn(&error)));
         let switched = Switched::on(wanted);
-        let clocks = match wanted {
-            HardwareStamps::Off => Clocks::default(),
-            HardwareStamps::Auto | HardwareStamps::On => {
-                let interfaces = Interface::all().unwrap_or_default();
-                Clocks::of(&interfaces)
-            }
-        };
+        let interfaces = is_wanted.then(|| Interface::all().unwrap_or_default());
         Self {
-            _switched: switched,
-            clocks: Arc::new(clocks),
+            cards: Cards {
+                switched: Arc::new(Mutex::new(switched)),
+                clocks: Arc::new(Clocks::of(&interfaces.unwrap_or_default())),
+            },
+            links: links.and_then(Result::ok),
+            is_wanted,
         }
     }
 
-    /// The cards' clocks; [`keep_fresh`] is to run as long as they are used.
+    /// The cards' clocks. They say something only while [`attend`](Self::attend) runs.
     pub fn clocks(&self) -> Arc<Clocks> {
-        Arc::clone(&self.clocks)
+        Arc::clone(&self.cards.clocks)
+    }
+
+    /// Keeps the clocks fresh, and does with cards that come later what was done at the start, for as long as it
+    /// runs; to be called once.
+    pub fn attend(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let (cards, links, is_wanted) = (self.cards.clone(), self.links.take(), self.is_wanted);
+        async move {
+            if is_wanted {
+                watch::attend(cards, links).await;
+            }
+        }
+    }
+}
+
+impl Drop for HardwareTimestamps {
+    fn drop(&mut self) {
+        // A card that is being looked at, on another thread, first.
+        self.cards.switched().restore();
     }
 }

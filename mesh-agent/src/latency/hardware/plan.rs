@@ -1,11 +1,11 @@
-//! What is to be done with a card at the start of the agent: a decision, no more.
+//! What is to be done with a card at the start of the agent, or when it comes: a decision, no more.
 
 use super::{Interface, Setting, record::Entry};
 
 /// What is to be done with a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
-    /// It has no stamps that requests of applications could get.
+    /// It has no stamps that requests of applications could get, or not yet.
     CannotStamp,
     /// Somebody else has set it: it is used as it is.
     Foreign,
@@ -20,6 +20,10 @@ pub(super) fn plan(interface: &Interface, earlier: Option<&Entry>) -> Plan {
     let Some(wanted) = Setting::wanted(&interface.abilities) else {
         return Plan::CannotStamp;
     };
+    // Nobody could say when its stamps were. A card that just comes may have its clock a moment later.
+    if interface.abilities.clock.is_none() {
+        return Plan::CannotStamp;
+    }
     // A driver that does not tell may be set by somebody: not to be touched.
     let Some(now) = interface.setting else {
         return Plan::Foreign;
@@ -61,6 +65,7 @@ mod tests {
                     receive: true,
                 },
                 hardware_receive_all: receive_all,
+                clock: Some(0),
                 ..Abilities::default()
             },
             setting,
@@ -106,6 +111,13 @@ mod tests {
             plan(&card(true, Some(other)), Some(&written)),
             Plan::Foreign
         );
+    }
+
+    #[test]
+    fn a_card_without_a_clock_is_not_worth_switching_on() {
+        let mut without = card(true, Some(OFF));
+        without.abilities.clock = None;
+        assert_eq!(plan(&without, None), Plan::CannotStamp);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Switching cards' stamps on, and back.
 
-use std::{io, path::Path};
-
-use nix::net::if_::if_indextoname;
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Interface,
-    interface::any_socket,
+    interface::{any_socket, name_of},
     ioctls,
+    links::Departure,
     plan::{Plan, plan},
     record::{Entry, Record},
 };
@@ -19,62 +22,96 @@ const DIRECTORY: &str = "/run/mesh-agent";
 /// The cards that are switched on; dropping it restores what they were set to before.
 #[derive(Debug, Default)]
 pub struct Switched {
+    wanted: HardwareStamps,
+    /// Where the record is to be; `None` when no card is to be touched.
+    path: Option<PathBuf>,
     record: Option<Record>,
+    /// Numbers of interfaces that nothing is to be done with any more: what another tool sets now stays.
+    settled: BTreeSet<u32>,
+    /// Numbers of those of which it was said that they cannot.
+    told: BTreeSet<u32>,
 }
 
 impl Switched {
     /// Switches on what the configuration wants. A card that refuses, and everything else that goes wrong,
     /// is logged: the agent can do without.
     pub fn on(wanted: HardwareStamps) -> Self {
-        Self::try_on(wanted, Path::new(DIRECTORY)).unwrap_or_else(|error| {
-            if error.kind() == io::ErrorKind::WouldBlock {
-                tracing::info!("hardware timestamps: another agent looks after the cards");
-            } else {
-                tracing::warn!("hardware timestamps: {error}; the cards are used as they are");
-            }
-            Self::default()
-        })
+        let mut switched = Self::default();
+        switched.wanted = wanted;
+        if let Err(error) = switched.start(Path::new(DIRECTORY)) {
+            warn_of_record(&error);
+        }
+        switched
     }
 
-    fn try_on(wanted: HardwareStamps, directory: &Path) -> io::Result<Self> {
+    fn start(&mut self, directory: &Path) -> io::Result<()> {
         let path = Record::path(directory)?;
-        if wanted == HardwareStamps::Off {
+        if self.wanted == HardwareStamps::Off {
             // What an agent that crashed has set is to go nevertheless.
-            drop(Self {
-                record: Record::open(&path, false)?,
-            });
-            return Ok(Self::default());
+            self.record = Record::open(&path, false)?;
+            self.restore();
+            return Ok(());
         }
+        self.path = Some(path.clone());
         let interfaces = Interface::all()?;
-        let cannot = |interface: &&Interface| plan(interface, None) == Plan::CannotStamp;
-        if wanted == HardwareStamps::On {
-            for interface in interfaces.iter().filter(cannot) {
+        let can = |interface: &Interface| plan(interface, None) != Plan::CannotStamp;
+        self.record = Record::open(&path, interfaces.iter().any(can))?;
+        self.look_at_all(&interfaces)
+    }
+
+    /// Does with every interface what is to be done, and forgets those that are gone.
+    pub(super) fn look_at_all(&mut self, interfaces: &[Interface]) -> io::Result<()> {
+        let is_there = |index: &u32| interfaces.iter().any(|known| known.index == *index);
+        self.settled.retain(is_there);
+        self.told.retain(is_there);
+        self.forget_gone(interfaces)?;
+        for interface in interfaces {
+            self.look_at(interface);
+        }
+        Ok(())
+    }
+
+    /// Does with an interface what is to be done, if it is not done: it was there at the start, has come since, or
+    /// has changed.
+    pub(super) fn look_at(&mut self, interface: &Interface) {
+        if self.path.is_none() || self.settled.contains(&interface.index) {
+            return;
+        }
+        if plan(interface, None) == Plan::CannotStamp {
+            if self.wanted == HardwareStamps::On && self.told.insert(interface.index) {
                 warn_of(interface);
             }
+            return;
         }
-        let create = !interfaces.iter().all(|interface| cannot(&interface));
-        let Some(record) = Record::open(&path, create)? else {
-            return Ok(Self::default());
-        };
-        let mut switched = Self {
-            record: Some(record),
-        };
-        switched.forget_gone(&interfaces)?;
-        for interface in &interfaces {
-            let done = switched.take(interface);
-            if let Err(error) = done {
-                let text = format!("{}: hardware timestamps stay off: {error}", interface.name);
-                if wanted == HardwareStamps::On {
-                    tracing::warn!("{text}");
-                } else {
-                    tracing::debug!("{text}");
-                }
+        if let Err(error) = self.take(interface) {
+            let is_news = self.told.insert(interface.index);
+            let text = format!("{}: hardware timestamps stay off: {error}", interface.name);
+            if self.wanted == HardwareStamps::On && is_news {
+                tracing::warn!("{text}");
+            } else {
+                tracing::debug!("{text}");
             }
         }
-        Ok(switched)
     }
 
-    /// Forgets interfaces that are gone, or whose number another one has, or that somebody else has set.
+    /// Forgets an interface that went. What it was set to before stays written down if it may come back as it is.
+    pub(super) fn forget(&mut self, index: u32, departure: Departure) {
+        self.settled.remove(&index);
+        self.told.remove(&index);
+        let is_written = |record: &&mut Record| {
+            let mut entries = record.entries().iter();
+            entries.any(|entry| entry.index == index)
+        };
+        if departure == Departure::Removed
+            && let Some(record) = self.record.as_mut().filter(is_written)
+            && let Err(error) = record.remove(index)
+        {
+            tracing::warn!("interface {index}, which is gone, stays on record: {error}");
+        }
+    }
+
+    /// Strikes from the record interfaces that are gone, or whose number another one has, or that somebody else
+    /// has set.
     fn forget_gone(&mut self, interfaces: &[Interface]) -> io::Result<()> {
         let Some(record) = &mut self.record else {
             return Ok(());
@@ -94,13 +131,18 @@ impl Switched {
     }
 
     fn take(&mut self, interface: &Interface) -> io::Result<()> {
+        if self.record.is_none()
+            && let Some(path) = &self.path
+        {
+            self.record = Record::open(path, true)?;
+        }
         let Some(record) = &mut self.record else {
             return Ok(());
         };
         let mut entries = record.entries().iter();
         let earlier = entries.find(|entry| entry.index == interface.index);
         match plan(interface, earlier) {
-            Plan::CannotStamp => {}
+            Plan::CannotStamp => return Ok(()),
             Plan::Foreign => tracing::debug!("{interface}: used as it is"),
             Plan::Inherit => tracing::info!(
                 "{}: hardware timestamps are on since an earlier run",
@@ -131,40 +173,46 @@ impl Switched {
                 }
             }
         }
+        self.settled.insert(interface.index);
         Ok(())
     }
 
-    fn restore(record: Record) -> io::Result<()> {
-        let socket = any_socket()?;
-        for entry in record.entries() {
-            if let Err(error) = restore(&socket, entry) {
-                tracing::warn!(
-                    "interface {}: its former hardware timestamp setting {:?} is not restored: {error}",
-                    entry.index,
-                    entry.former
-                );
-            }
-        }
-        record.delete()
-    }
-}
-
-impl Drop for Switched {
-    fn drop(&mut self) {
+    /// Sets all cards back, for good.
+    pub(super) fn restore(&mut self) {
+        self.path = None;
         if let Some(record) = self.record.take()
-            && let Err(error) = Self::restore(record)
+            && let Err(error) = restore_all(record)
         {
             tracing::warn!("hardware timestamps: {error}; cards may be left switched on");
         }
     }
 }
 
+impl Drop for Switched {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}
+
+fn restore_all(record: Record) -> io::Result<()> {
+    let socket = any_socket()?;
+    for entry in record.entries() {
+        if let Err(error) = restore(&socket, entry) {
+            tracing::warn!(
+                "interface {}: its former hardware timestamp setting {:?} is not restored: {error}",
+                entry.index,
+                entry.former
+            );
+        }
+    }
+    record.delete()
+}
+
 /// Sets a card back, unless it is gone or somebody else has set it since.
 fn restore(socket: &socket2::Socket, entry: &Entry) -> io::Result<()> {
-    let Ok(name) = if_indextoname(entry.index) else {
+    let Some(name) = name_of(entry.index) else {
         return Ok(());
     };
-    let name = name.to_string_lossy();
     let Ok(now) = ioctls::setting(socket, &name) else {
         return Ok(());
     };
@@ -187,5 +235,14 @@ fn warn_of(interface: &Interface) {
             interface.name,
             interface.description()
         );
+    }
+}
+
+/// Why no card is looked after.
+pub(super) fn warn_of_record(error: &io::Error) {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        tracing::info!("hardware timestamps: another agent looks after the cards");
+    } else {
+        tracing::warn!("hardware timestamps: {error}; the cards are used as they are");
     }
 }
