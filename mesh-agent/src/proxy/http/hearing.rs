@@ -44,21 +44,3 @@ impl Hearing {
         }
     }
 }
-
-/// Whether the packets of a try are stamped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Measuring {
-    /// They are not.
-    No,
-    /// They are.
-    Yes,
-    /// They are, and its connection is to be a new one, if it is to have one of its own.
-    OnNewConnection,
-}
-
-impl Measuring {
-    /// Whether they are.
-    pub const fn is_on(self) -> bool {
-        !matches!(self, Self::No)
-    }
-}

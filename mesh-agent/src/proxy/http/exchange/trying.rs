@@ -18,7 +18,6 @@ use crate::{
         destinations::{Destination, Endpoint},
         http::{
             deadlines,
-            hearing::Measuring,
             http2::Waiting,
             interim,
             reason::Reason,
@@ -27,8 +26,10 @@ use crate::{
             session::Session,
             tries::{TryError, send},
             try_guard::TryGuard,
+            upstream::{Key, handshake},
         },
         protection::{Admitted, Slot},
+        upstream::SeenAs,
     },
 };
 
@@ -47,7 +48,7 @@ pub(super) struct Try<'a> {
     pub left: Option<Duration>,
     /// When it began, if its request is measured; and whether its packets are.
     pub began: Option<Nanos>,
-    pub measuring: Measuring,
+    pub is_measured: bool,
 }
 
 impl Try<'_> {
@@ -60,7 +61,7 @@ impl Try<'_> {
             server,
             self.request,
             self.left,
-            self.measuring,
+            self.is_measured,
             self.client,
         );
         let outcome = match self.limit {
@@ -118,13 +119,7 @@ impl<'a> Exchange<'a> {
         let limit = limit.filter(|limit| left.is_none_or(|left| *limit < left));
         let began = self.measured.as_mut().map(|measured| measured.trying());
         let by_server_time = destination.policy.by_server_time;
-        let measuring = if !(began.is_some() || by_server_time) || self.switch.is_wanted() {
-            Measuring::No
-        } else if endpoint.round_trip.wants_new_connection() {
-            Measuring::OnNewConnection
-        } else {
-            Measuring::Yes
-        };
+        let is_measured = (began.is_some() || by_server_time) && !self.switch.is_wanted();
         Ok(Try {
             session: self.session,
             destination,
@@ -136,7 +131,24 @@ impl<'a> Exchange<'a> {
             limit,
             left,
             began,
-            measuring,
+            is_measured,
         })
+    }
+
+    /// Has a connection made to a server whose handshake tells what the network takes. Nobody waits for it.
+    pub(super) fn measure_handshake(&self, endpoint: Arc<Endpoint>) {
+        let session = self.session;
+        let mut key = Key {
+            server: endpoint.address,
+            seen_as: session.seen_as,
+        };
+        if session.is_inbound() {
+            // What loopback takes stays what it is; and a client has one connection, and no other.
+            if endpoint.round_trip.is_known() {
+                return;
+            }
+            key.seen_as = SeenAs::Pod(None);
+        }
+        handshake::measure(&session.pod, key, self.destination.policy.connect, endpoint);
     }
 }
