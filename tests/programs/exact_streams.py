@@ -5,7 +5,8 @@ once, and the answer's body is as long as the request's. Prints `connection` for
 the first one comes on the Nth of them.
 `client ADDRESS MICROSECONDS`: opens a stream with a body, and sends one request after the other, that much later, as
 long as standard input is open. Then it ends the first stream, and prints JSON: how many `asked` and were
-`answered`, and how the `long` stream ended.
+`answered`, and whether the `long` stream ended as it should.
+`ask ADDRESS`: sends a request for each line `HOST PATH` of standard input, and prints `answered PATH`.
 """
 
 import json
@@ -70,13 +71,17 @@ def server(family, address, delay):
         threading.Thread(target=serve, args=[connection, number, delay], daemon=True).start()
 
 
-def client(family, address, pause):
+def begin(family, address):
     connection = socket.socket(family)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.connect(address)
     connection.settimeout(20)
     connection.sendall(PREFACE)
-    peer = Peer(connection)
+    return Peer(connection)
+
+
+def client(family, address, pause):
+    peer = begin(family, address)
     long, echoed, sent, answered = 1, 0, 0, 0
     peer.begin(long, POST)
     stream = 1
@@ -109,8 +114,27 @@ def client(family, address, pause):
     return {"asked": asked, "answered": answered, "long": echoed == sent + 3 and kind == DATA}
 
 
-address, microseconds = parse(sys.argv[2]), int(sys.argv[3])
-if sys.argv[1] == "server":
-    server(*address, microseconds / 1e6)
+def ask(family, address):
+    peer = begin(family, address)
+    stream = -1
+    for line in sys.stdin:
+        host, path = line.encode().split()
+        stream += 2
+        # :method GET, :scheme http, :path, :authority
+        head = b"\x82\x86\x04%c%b\x01%c%b" % (len(path), path, len(host), host)
+        peer.frame(HEADERS, END_HEADERS | END_STREAM, stream, head)
+        while True:
+            _, flags, of, payload = peer.next()
+            if of == stream and flags & END_STREAM:
+                break
+        print("answered", path.decode(), flush=True)
+
+
+role, address, *microseconds = sys.argv[1:]
+delay = [int(it) / 1e6 for it in microseconds]
+if role == "server":
+    server(*parse(address), *delay)
+elif role == "client":
+    print(json.dumps(client(*parse(address), *delay)))
 else:
-    print(json.dumps(client(*address, microseconds / 1e6)))
+    ask(*parse(address))
