@@ -4,7 +4,7 @@
 //! devices. What goes over it is what the pods send to each other's addresses on the link; their
 //! ordinary network stays as it is.
 
-use std::time::Duration;
+use std::{io::Write as _, process::ChildStdin, time::Duration};
 
 use anyhow::{Context as _, Result};
 
@@ -27,6 +27,8 @@ pub struct End<'a> {
 /// The link; goes down when dropped.
 pub struct DelayedLink {
     _forwarder: Process,
+    /// Where new delays are told.
+    delays: ChildStdin,
 }
 
 impl DelayedLink {
@@ -58,8 +60,17 @@ impl DelayedLink {
         forwarder
             .wait_stdout("ready", START)
             .context("a delayed link needs the kernel's tun driver (/dev/net/tun)")?;
+        let delays = forwarder.take_stdin().context("no standard input")?;
         Ok(Self {
             _forwarder: forwarder,
+            delays,
         })
+    }
+
+    /// From now on packets that the first end sends are kept for so long, and those of the second. What is
+    /// under way stays in order.
+    pub fn delay(&mut self, forth: Duration, back: Duration) -> Result<()> {
+        let (forth, back) = (forth.as_micros(), back.as_micros());
+        Ok(writeln!(self.delays, "{forth} {back}")?)
     }
 }

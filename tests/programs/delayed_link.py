@@ -4,7 +4,8 @@
 
 DEVICE is the name of a tun device in both namespaces (paths). FORTH is how long packets from A to B are
 kept, BACK those from B to A, both in microseconds and counted from when they are read; some 100 us come
-on top. Every packet is carried, in order. Prints "ready" when both devices are open."""
+on top. Every packet is carried, in order. Prints "ready" when both devices are open. A line of standard input
+with FORTH and BACK changes both for the packets to come."""
 
 import collections
 import ctypes
@@ -46,7 +47,8 @@ def write(tun, packet):
 
 
 def carry(ends):
-    """`ends`: descriptor -> (the other descriptor, how long packets are kept, those that are)."""
+    """`ends`: descriptor -> [the other descriptor, how long packets are kept, those that are]."""
+    watched = [*ends, sys.stdin]
     while True:
         now = time.monotonic()
         soonest = []
@@ -57,7 +59,14 @@ def carry(ends):
                 soonest.append(kept[0][0])
         # select(2), because its time-out is in microseconds.
         wait = max(0, min(soonest) - now) if soonest else None
-        for tun in select.select(ends, [], [], wait)[0]:
+        for tun in select.select(watched, [], [], wait)[0]:
+            if tun is sys.stdin:
+                delays = sys.stdin.readline().split()
+                if not delays:
+                    watched.remove(tun)
+                for end, delay in zip(ends.values(), delays):
+                    end[1] = int(delay) / 1e6
+                continue
             _, delay, kept = ends[tun]
             while True:
                 try:
@@ -73,8 +82,8 @@ def main():
     be_prompt()
     print("ready", flush=True)
     carry({
-        a: (b, int(forth) / 1e6, collections.deque()),
-        b: (a, int(back) / 1e6, collections.deque()),
+        a: [b, int(forth) / 1e6, collections.deque()],
+        b: [a, int(back) / 1e6, collections.deque()],
     })
 
 

@@ -1,9 +1,9 @@
 """An HTTP/1.1 server that takes exactly as long as it is told, and says how long it really took.
 
-`ADDRESS:PORT`. Requests without a body; `/wait?us=N` is answered N microseconds after it was read, with
-`x-took-us`: from the return of recv to the call of send. `/body?bytes=N&us=M`: N bytes, of which the last half
-is sent M microseconds after the first. `/early`: answered before the request's body has ended. `/stall?us=N`: the
-request's body is not read for N microseconds, and then it is.
+`ADDRESS:PORT [one]`; with `one` it serves each connection to its end before the next one. Requests without a body;
+`/wait?us=N` is answered N microseconds after it was read, with `x-took-us`: from the return of recv to the call of
+send. `/body?bytes=N&us=M`: N bytes, of which the last half is sent M microseconds after the first. `/early`: answered
+before the request's body has ended. `/stall?us=N`: the request's body is not read for N microseconds, and then it is.
 """
 
 import socket
@@ -71,11 +71,15 @@ def serve(stream):
 
 def main():
     host, port = sys.argv[1].rsplit(":", 1)
+    is_one = sys.argv[2:] == ["one"]
     listener = socket.create_server((host, int(port)), backlog=128)
     print("ready", flush=True)
     while True:
         stream, _ = listener.accept()
-        threading.Thread(target=serve, args=(stream,), daemon=True).start()
+        if is_one:
+            serve(stream)
+        else:
+            threading.Thread(target=serve, args=(stream,), daemon=True).start()
 
 
 main()

@@ -120,6 +120,9 @@ struct WhichTraces {
     n: Option<usize>,
     /// Measure the next so many of the destination, whatever the share is.
     next: Option<u32>,
+    /// Such ones are still waited for.
+    #[serde(default)]
+    waiting: bool,
 }
 
 async fn traces(
@@ -131,6 +134,9 @@ async fn traces(
         let (pod, destination) = (which.pod.as_deref(), which.destination.as_deref());
         if let Some(next) = which.next {
             report.measure_next(destination, next);
+        }
+        if which.waiting || which.next.is_some() {
+            report.pods.latency().is_waited_for();
         }
         latency::traces(
             report.pods.latency(),

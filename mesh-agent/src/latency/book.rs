@@ -30,6 +30,8 @@ const MOST_SERIES: usize = 256;
 const OTHERS: &str = "others";
 /// Requests that are remembered one by one.
 const MOST_TRACES: usize = 1024;
+/// For how long it is remembered that somebody waits for requests.
+const AWAITED: Duration = Duration::from_secs(2);
 /// After so long without a request a series is forgotten.
 const IDLE: Duration = Duration::from_mins(15);
 
@@ -104,6 +106,8 @@ pub struct Book {
     most_per_second: AtomicU32,
     tells_clients: AtomicBool,
     since: Instant,
+    /// Until when somebody waits for the next requests to some destination, in milliseconds of its age; or 0.
+    awaited: AtomicU64,
     /// Has the kernel stamp what comes in, before there is a connection that asks for it.
     keeper: Mutex<Option<Socket>>,
     series: Mutex<HashMap<Key, Arc<Series>>>,
@@ -123,6 +127,7 @@ impl Default for Book {
             most_per_second: AtomicU32::new(1),
             tells_clients: AtomicBool::new(false),
             since: Instant::now(),
+            awaited: AtomicU64::new(0),
             keeper: Mutex::default(),
             series: Mutex::default(),
             traces: Mutex::default(),
@@ -195,6 +200,18 @@ impl Book {
     /// See [`Sampler::takes`].
     pub fn takes(&self, sampler: &Sampler, now: Instant) -> bool {
         sampler.takes(self.rate(), self.age(now))
+    }
+
+    /// Somebody waits for the next requests to some destination; to be said again each second.
+    pub fn is_waited_for(&self) {
+        let until = (self.age(Instant::now()) + AWAITED).as_millis() as u64;
+        self.awaited.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// Whether somebody does, so that any request may be one that is measured.
+    pub fn is_awaited(&self) -> bool {
+        let until = self.awaited.load(Ordering::Relaxed);
+        until > 0 && self.age(Instant::now()).as_millis() < u128::from(until)
     }
 
     /// Whether answers say where their time went.

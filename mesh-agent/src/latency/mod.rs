@@ -30,7 +30,7 @@ pub use nanos::HardwareNanos;
 pub use round_trip::{Answered, RoundTrip};
 pub use sampler::{Rate, Sampler};
 pub use series::{Figure, Figures, SHORTEST, Series};
-pub use socket::{Asked, TcpInfo, drain, prepare_datagrams, receive, send};
+pub use socket::{Asked, TcpInfo, drain, prepare_datagrams, receive, send, tcp_info};
 pub use stages::{Arrival, Source, Stage, Stages, Stamp, Unclear, Waypoints};
 pub use stream::StampedStream;
 pub use transmit_log::{Counts, TransmitLog, Write};

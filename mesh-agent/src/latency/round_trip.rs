@@ -4,8 +4,9 @@
 //! while they expect an answer to go with it, for 40 ms at the most (`TCP_DELACK_MIN` of include/net/tcp.h), or until
 //! the server reads, so that the round trips that the kernel measures contain the server's time. The
 //! handshake has no such thing: its round trip is the network's alone. The kernel keeps the shortest of a
-//! connection for five minutes, which on a kept connection hides a network that has become slower. So the round trip of
-//! a new connection counts for all to the same server, for a while; and if there is doubt and no new connection,
+//! connection for five minutes: until then it hides, on a kept connection, a network that has become slower, and after
+//! that it may have nothing but acknowledgements that came with answers. So the round trip of a
+//! new connection counts for all to the same server, for a while; and if there is doubt and no new connection,
 //! one is asked for.
 
 use std::{
@@ -28,6 +29,8 @@ pub struct RoundTrip {
     /// Of the last new connection, in nanoseconds, and when, in milliseconds from 1 on.
     fresh: AtomicU64,
     at: AtomicU64,
+    /// When there was a new connection last, or one was asked for, likewise.
+    asked: AtomicU64,
     is_in_doubt: AtomicBool,
 }
 
@@ -45,44 +48,82 @@ pub struct Answered {
 }
 
 impl RoundTrip {
-    /// What the network takes at most, for a request that was answered like this. `now` is since any time in the
-    /// past.
+    /// A connection was made, and its handshake took so long. `now` is since any time in the past, but always the same.
+    pub fn handshake(&self, took: Duration, now: Duration) {
+        let millis = millis(now);
+        self.fresh.store(took.as_nanos() as u64, Ordering::Relaxed);
+        self.at.store(millis, Ordering::Relaxed);
+        self.asked.store(millis, Ordering::Relaxed);
+        self.is_in_doubt.store(false, Ordering::Relaxed);
+    }
+
+    /// What the network takes at most, for a request that was answered like this.
     pub fn bound(&self, answered: Answered, now: Duration) -> Duration {
-        let millis = now.as_millis() as u64 + 1;
-        let Answered { least, is_new, .. } = answered;
-        if is_new && !least.is_zero() {
-            self.fresh.store(least.as_nanos() as u64, Ordering::Relaxed);
-            self.at.store(millis, Ordering::Relaxed);
-            self.is_in_doubt.store(false, Ordering::Relaxed);
+        let Answered { least, gap, .. } = answered;
+        if answered.is_new && !least.is_zero() {
+            self.handshake(least, now);
             return least;
         }
-        let at = self.at.load(Ordering::Relaxed);
-        let age = Duration::from_millis(millis.saturating_sub(at));
-        let bound = if at > 0 && age < FRESH {
-            Duration::from_nanos(self.fresh.load(Ordering::Relaxed))
-        } else {
-            least
-        };
+        let bound = self.known(least, now);
         let Some(acknowledged) = answered.acknowledged else {
             return bound;
         };
-        if acknowledged > 2 * bound + DOUBT {
-            if at == 0 || age >= PATIENCE {
-                self.is_in_doubt.store(true, Ordering::Relaxed);
-            }
-            return bound;
+        let is_late = acknowledged > 2 * bound + DOUBT;
+        let is_apart = gap > APART;
+        // Nothing can be faster than the network; and what came with the answer says nothing of it.
+        let is_early = acknowledged + APART < bound;
+        if is_late || is_early || (!is_apart && acknowledged > DOUBT) {
+            self.doubt(now);
         }
-        if answered.gap > APART {
+        if is_apart && !is_late {
             acknowledged
         } else {
             bound
         }
     }
 
-    /// Whether a new connection would tell; once.
-    pub fn wants_new_connection(&self) -> bool {
+    /// Whether a handshake was ever seen.
+    pub fn is_known(&self) -> bool {
+        self.at.load(Ordering::Relaxed) > 0
+    }
+
+    /// What is known of it without the request, on a connection whose shortest is `least`.
+    fn known(&self, least: Duration, now: Duration) -> Duration {
+        let at = self.at.load(Ordering::Relaxed);
+        if at == 0 {
+            return least;
+        }
+        let fresh = Duration::from_nanos(self.fresh.load(Ordering::Relaxed));
+        let age = Duration::from_millis(millis(now).saturating_sub(at));
+        if age < FRESH || least.is_zero() {
+            fresh
+        } else {
+            fresh.min(least)
+        }
+    }
+
+    fn doubt(&self, now: Duration) {
+        let now = millis(now);
+        let asked = self.asked.load(Ordering::Relaxed);
+        if asked > 0 && now.saturating_sub(asked) < PATIENCE.as_millis() as u64 {
+            return;
+        }
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        // Of several threads one asks.
+        if self.asked.compare_exchange(asked, now, set, get).is_ok() {
+            self.is_in_doubt.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the handshake of a new connection would tell; once.
+    pub fn wants_handshake(&self) -> bool {
         self.is_in_doubt.load(Ordering::Relaxed) && self.is_in_doubt.swap(false, Ordering::Relaxed)
     }
+}
+
+/// Never 0, which stands for never.
+const fn millis(now: Duration) -> u64 {
+    now.as_millis() as u64 + 1
 }
 
 #[cfg(test)]
@@ -90,6 +131,7 @@ mod tests {
     use super::*;
 
     const MILLI: Duration = Duration::from_millis(1);
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn kept(acknowledged: Duration, gap: Duration) -> Answered {
         Answered {
@@ -111,31 +153,80 @@ mod tests {
     #[test]
     fn a_network_that_becomes_slower_is_noticed_on_kept_connections() {
         let round_trip = RoundTrip::default();
-        let mut now = Duration::from_secs(100);
+        let mut now = 100 * SECOND;
         assert_eq!(round_trip.bound(new(MILLI / 10), now), MILLI / 10);
-        now += 11 * 1_000 * MILLI;
+        now += PATIENCE;
         // With the answer: the network or the server.
         let late = kept(20 * MILLI, Duration::ZERO);
         assert_eq!(round_trip.bound(late, now), MILLI / 10);
-        assert!(round_trip.wants_new_connection());
-        assert!(!round_trip.wants_new_connection());
-        assert_eq!(round_trip.bound(new(20 * MILLI), now), 20 * MILLI);
-        assert_eq!(round_trip.bound(late, now), 20 * MILLI);
-        assert!(!round_trip.wants_new_connection());
-        // And what is not known any more is asked for again.
+        assert!(round_trip.wants_handshake());
+        assert!(!round_trip.wants_handshake());
+        round_trip.handshake(18 * MILLI, now);
+        // And it stays noticed as long as there are requests.
+        for _ in 0..100 {
+            now += SECOND;
+            assert_eq!(round_trip.bound(late, now), 18 * MILLI);
+            if round_trip.wants_handshake() {
+                round_trip.handshake(18 * MILLI, now);
+            }
+        }
+        // What is not known any more is asked for again.
         now += FRESH;
         assert_eq!(round_trip.bound(late, now), MILLI / 10);
-        assert!(round_trip.wants_new_connection());
+        assert!(round_trip.wants_handshake());
+    }
+
+    #[test]
+    fn a_network_that_becomes_faster_is_noticed() {
+        let round_trip = RoundTrip::default();
+        let mut now = 100 * SECOND;
+        round_trip.handshake(20 * MILLI, now);
+        // Of a server that takes no time, so that it is no doubt of the server's.
+        let early = kept(MILLI / 5, Duration::ZERO);
+        now += PATIENCE;
+        round_trip.bound(early, now);
+        assert!(round_trip.wants_handshake());
+        round_trip.handshake(MILLI / 10, now);
+        assert_eq!(round_trip.bound(early, now), MILLI / 10);
+    }
+
+    #[test]
+    fn acknowledgements_that_always_wait_for_answers_are_worth_a_connection_now_and_then() {
+        let round_trip = RoundTrip::default();
+        let late = kept(5 * MILLI, Duration::ZERO);
+        let mut asked = 0;
+        // Also if none comes about.
+        for milli in 0..100_000 {
+            round_trip.bound(late, milli * MILLI);
+            asked += u32::from(round_trip.wants_handshake());
+        }
+        assert_eq!(asked, 10);
+    }
+
+    #[test]
+    fn the_kernel_may_know_nothing_but_late_acknowledgements() {
+        let round_trip = RoundTrip::default();
+        let now = 100 * SECOND;
+        let late = Answered {
+            least: 5 * MILLI,
+            ..kept(5 * MILLI, Duration::ZERO)
+        };
+        round_trip.bound(late, now);
+        assert!(round_trip.wants_handshake());
+        round_trip.handshake(MILLI / 10, now);
+        // One that is long ago is still better than that.
+        assert_eq!(round_trip.bound(late, now + 2 * FRESH), MILLI / 10);
     }
 
     #[test]
     fn an_acknowledgement_that_came_at_once_says_it_itself() {
         let round_trip = RoundTrip::default();
-        let now = Duration::from_secs(1);
         let at_once = kept(MILLI, 10 * MILLI);
-        assert_eq!(round_trip.bound(at_once, now), MILLI);
+        assert_eq!(round_trip.bound(at_once, SECOND), MILLI);
+        assert!(!round_trip.wants_handshake());
         // This one was held back.
         let held = kept(5 * MILLI, 10 * MILLI);
-        assert_eq!(round_trip.bound(held, now), MILLI / 10);
+        assert_eq!(round_trip.bound(held, SECOND), MILLI / 10);
+        assert!(round_trip.wants_handshake());
     }
 }

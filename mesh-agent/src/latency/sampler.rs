@@ -46,7 +46,8 @@ impl Sampler {
         self.is_wanted() || self.permits(rate, now)
     }
 
-    fn is_wanted(&self) -> bool {
+    /// Whether somebody waits for the next ones.
+    pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed) > 0
     }
 

@@ -1,6 +1,7 @@
 //! Where time goes: each delay in its own stage, and in no other.
 
 mod captured;
+mod changing;
 mod cost;
 mod dashboard;
 mod matching;

@@ -1,10 +1,13 @@
 //! What was measured is shown: by `latency`, and to Prometheus.
 
+use std::{io::Write as _, thread, time::Duration};
+
 use anyhow::{Context as _, Result, ensure};
 use mesh_tests::{Agent, Node, scenario, wait_until};
 use serde_json::Value;
 
-use super::{BOUND, EVERY, Exact};
+use super::{BOUND, EVERY, Exact, WEB, admin};
+use crate::peers::{SERVER, at};
 
 /// The metrics as the parser of Prometheus' client understands them.
 pub fn families(node: &Node, agent: &Agent) -> Result<Value> {
@@ -240,6 +243,55 @@ fn trace_shows_each_request_stamp_by_stamp() {
             !unknown.status.success() && unknown.stderr.contains("near: client"),
             "{unknown:?}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn the_next_requests_to_one_of_several_destinations_of_a_connection_are_traced() {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        let streams = at(SERVER, 8090);
+        let mut server = exact
+            .server
+            .spawn_python("exact_streams.py", ["server", &streams, "1000"])?;
+        server.wait_stdout("ready", BOUND)?;
+        // The connection is to the address of `web`; `other` is known by its host only.
+        let both = format!(
+            "destinations: [{{name: web, hosts: [web.demo], addresses: [{WEB}], port: 80, \
+             endpoints: [{{address: '{streams}'}}]}}, \
+             {{name: other, hosts: [other.demo], port: 80, endpoints: [{{address: '{streams}'}}]}}]\n\
+             latency: {{sample: 0}}"
+        );
+        let agent = node.agent(&node.config().pod(&exact.client).after(&both))?;
+        let mut client = exact
+            .client
+            .spawn_python("exact_streams.py", ["ask", &at(WEB, 80)])?;
+        let mut lines = client.take_stdin().context("no standard input")?;
+        let mut ask = |host: &str, path: &str| -> Result<()> {
+            writeln!(lines, "{host} {path}")?;
+            client.wait_stdout(&format!("answered {path}\n"), BOUND)
+        };
+        ask("web.demo", "/before")?;
+        ask("other.demo", "/before-too")?;
+        let next = ["trace", "--destination", "other", "--next", "5"];
+        let traced = thread::scope(|scope| {
+            let trace = scope.spawn(|| agent.verb(next));
+            // Until it waits.
+            thread::sleep(Duration::from_secs(1));
+            for number in 0..10 {
+                ask("web.demo", &format!("/web{number}"))?;
+                ask("other.demo", &format!("/other{number}"))?;
+            }
+            trace.join().ok().context("it panicked")?
+        })?;
+        let heads = traced.lines().filter(|line| line.starts_with("GET "));
+        let paths: Vec<&str> = heads.filter_map(|line| line.split(' ').nth(1)).collect();
+        let wanted = ["/other0", "/other1", "/other2", "/other3", "/other4"];
+        ensure!(paths == wanted, "{traced}");
+        // And no other was.
+        let all = admin(node, "/traces?n=100")?;
+        ensure!(all.as_array().is_some_and(|all| all.len() == 5), "{all}");
         Ok(())
     });
 }

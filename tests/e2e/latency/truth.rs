@@ -15,10 +15,10 @@ const STAGES: [&str; 8] = [
 /// What a delay may be off, in microseconds, or a tenth of it.
 const TOLERANCE: f64 = 200.0;
 /// Requests of each test; the first of them makes a connection.
-const COUNT: u32 = 40;
+pub(super) const COUNT: u32 = 40;
 
 /// The medians of the stages of the last `count` requests.
-fn medians(node: &Node, count: usize) -> Result<Vec<(&'static str, f64)>> {
+pub(super) fn medians(node: &Node, count: usize) -> Result<Vec<(&'static str, f64)>> {
     let traces = traces(node, count)?;
     ensure!(traces.len() == count, "{} of {count}", traces.len());
     STAGES
@@ -37,19 +37,39 @@ fn ensure_in(
     without: &[(&str, f64)],
     with: &[(&str, f64)],
 ) -> Result<()> {
+    let line = line(expected, micros, without, with);
+    say(&line);
+    difference(expected, micros, without, with).context(line)
+}
+
+/// What both are.
+pub(super) fn line(
+    expected: &str,
+    micros: f64,
+    without: &[(&str, f64)],
+    with: &[(&str, f64)],
+) -> String {
     let both = without.iter().zip(with);
     let texts: Vec<String> = both
         .map(|((name, without), (_, with))| format!("{name} {without:.0} → {with:.0}"))
         .collect();
-    let line = format!("{expected:<9} {micros:>6.0} µs: {}", texts.join(" "));
-    say(&line);
+    format!("{expected:<9} {micros:>6.0} µs: {}", texts.join(" "))
+}
+
+/// The same; nothing is said.
+pub(super) fn difference(
+    expected: &str,
+    micros: f64,
+    without: &[(&str, f64)],
+    with: &[(&str, f64)],
+) -> Result<()> {
     for ((name, without), (_, with)) in without.iter().zip(with) {
         let added = with - without;
         let wanted = if *name == expected { micros } else { 0.0 };
         let tolerance = TOLERANCE.max(wanted / 10.0);
         ensure!(
             (added - wanted).abs() <= tolerance,
-            "{name}: {added:.0} µs more, wanted {wanted:.0}\n{line}"
+            "{name}: {added:.0} µs more, wanted {wanted:.0}"
         );
     }
     Ok(())
@@ -197,7 +217,7 @@ fn the_stages_of_each_request_are_its_whole_time_and_what_the_client_saw() {
 }
 
 /// The client's and the server's end of a link that delays what goes over it.
-fn link(exact: &Exact, milliseconds: [u64; 2]) -> Result<DelayedLink> {
+pub(super) fn link(exact: &Exact, milliseconds: [u64; 2]) -> Result<DelayedLink> {
     let end = |pod, address, milliseconds| LinkEnd {
         pod,
         address,
@@ -211,7 +231,7 @@ fn link(exact: &Exact, milliseconds: [u64; 2]) -> Result<DelayedLink> {
     )
 }
 
-const FAR: &str = "10.99.0.2";
+pub(super) const FAR: &str = "10.99.0.2";
 
 /// The stages of requests that a server answers after 2 ms over a link with these delays.
 fn over_a_link(milliseconds: [u64; 2]) -> Result<Vec<(&'static str, f64)>> {

@@ -61,7 +61,7 @@ impl Trace {
         self.ensure_known()?;
         let mut requests = match self.next {
             Some(count) => self.wait_for(count)?,
-            None => self.ask(self.count, None)?,
+            None => self.ask(self.count, "")?,
         };
         // The last one stands where one looks first: above the prompt.
         requests.reverse();
@@ -103,16 +103,13 @@ impl Trace {
         Ok(())
     }
 
-    /// The last `count` requests, the newest first. The `next` so many are measured.
-    fn ask(&self, count: u32, next: Option<u32>) -> anyhow::Result<Vec<Request>> {
-        let mut path = format!("/traces?n={count}");
+    /// The last `count` requests, the newest first. `more` is said to the agent, too.
+    fn ask(&self, count: u32, more: &str) -> anyhow::Result<Vec<Request>> {
+        let mut path = format!("/traces?n={count}{more}");
         for (name, value) in [("pod", &self.pod), ("destination", &self.destination)] {
             if let Some(value) = value {
                 let _infallible = write!(path, "&{name}={}", encoded(value));
             }
-        }
-        if let Some(next) = next {
-            let _infallible = write!(path, "&next={next}");
         }
         client::get(self.socket(), &path)
     }
@@ -121,12 +118,12 @@ impl Trace {
     fn wait_for(&self, count: u32) -> anyhow::Result<Vec<Request>> {
         let says = io::stderr().is_terminal();
         let which = |it: &Request| (it.began.to_bits(), it.path.clone());
-        let before = self.ask(MOST as u32, Some(count))?;
+        let before = self.ask(MOST as u32, &format!("&next={count}"))?;
         let before: HashSet<_> = before.iter().map(which).collect();
         let until = Instant::now() + self.wait;
         loop {
             thread::sleep(EVERY);
-            let mut fresh = self.ask(MOST as u32, None)?;
+            let mut fresh = self.ask(MOST as u32, "&waiting=true")?;
             fresh.retain(|it| !before.contains(&which(it)));
             if says {
                 // Only to be seen: nothing is lost with it.

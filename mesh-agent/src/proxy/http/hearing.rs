@@ -63,8 +63,6 @@ pub enum Measuring {
     Sent,
     /// All its way is stamped.
     WholeWay,
-    /// The same, and its connection is to be a new one, if it is to have one of its own.
-    OnNewConnection,
 }
 
 impl Measuring {
@@ -75,6 +73,6 @@ impl Measuring {
 
     /// Whether all of the way is.
     pub const fn is_whole(self) -> bool {
-        matches!(self, Self::WholeWay | Self::OnNewConnection)
+        matches!(self, Self::WholeWay)
     }
 }

@@ -133,7 +133,7 @@ impl Measured {
             (Stamps::Streams(stamps), Some(client)) => {
                 stamps.look(&destination.sampler, now);
                 let stream = client.stream();
-                if !stamps.is_watched(stream) {
+                if !stamps.is_for(stream, &destination.sampler) {
                     return None;
                 }
                 let is_wanted = destination.sampler.served();

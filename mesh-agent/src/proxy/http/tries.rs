@@ -75,11 +75,8 @@ impl From<ConnectError> for TryError {
     }
 }
 
-/// How long a connection may take that is only made because it is new.
-const PATIENCE: Duration = Duration::from_millis(250);
-
-/// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline; `measuring`
-/// says whether its packets are stamped. What the server says before is for `client`, if that speaks HTTP/2.
+/// Sends a request to `server` and waits until its answer begins. `left` is left of its deadline; `measuring` says whether
+/// its packets are stamped. What the server says before is for `client`, if that speaks HTTP/2.
 pub async fn send(
     session: &Session,
     destination: &Destination,
@@ -112,7 +109,7 @@ async fn send_http1(
 ) -> Result<Response<AnswerBody>, TryError> {
     let pod = &session.pod;
     loop {
-        let upstream = upstream(session, key, within, idle, measuring).await?;
+        let upstream = upstream(session, key, within, idle).await?;
         let is_reused = upstream.is_reused;
         let interim_before = session.interim.count();
         match upstream.send(request, pod, measuring).await {
@@ -135,35 +132,19 @@ async fn send_http1(
     }
 }
 
-/// A connection: a kept one, if there is one and it is not to be a new one.
+/// A connection: a kept one, if there is one.
 async fn upstream(
     session: &Session,
     key: Key,
     within: Duration,
     idle: Duration,
-    measuring: Measuring,
 ) -> Result<Box<Upstream>, ConnectError> {
     let pod = &session.pod;
-    let kept = &pod.pools.here().http1;
-    let wants_new = measuring == Measuring::OnNewConnection;
-    if !wants_new && let Some(upstream) = kept.take(key).await {
+    if let Some(upstream) = pod.pools.here().http1.take(key).await {
         return Ok(upstream);
     }
     // What is rare is not to make every request larger.
-    let limit = if wants_new {
-        within.min(PATIENCE)
-    } else {
-        within
-    };
-    let error = match Box::pin(Upstream::connect(pod, key, limit, idle)).await {
-        Ok(upstream) => return Ok(upstream),
-        Err(error) => error,
-    };
-    // No request is to fail because it is measured.
-    if wants_new && let Some(upstream) = kept.take(key).await {
-        return Ok(upstream);
-    }
-    Err(error)
+    Box::pin(Upstream::connect(pod, key, within, idle)).await
 }
 
 async fn send_http2(

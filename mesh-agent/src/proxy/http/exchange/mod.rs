@@ -336,6 +336,9 @@ impl<'a> Exchange<'a> {
                             (began, answer.body().hearing())
                     {
                         measured.answered(&endpoint, began, since, hearing);
+                        if endpoint.round_trip.wants_handshake() {
+                            self.measure_handshake(endpoint);
+                        }
                     }
                     return Ok((answer, guard));
                 }

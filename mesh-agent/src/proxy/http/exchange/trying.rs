@@ -27,8 +27,10 @@ use crate::{
             session::Session,
             tries::{TryError, send},
             try_guard::TryGuard,
+            upstream::{Key, handshake},
         },
         protection::{Admitted, Slot},
+        upstream::SeenAs,
     },
 };
 
@@ -120,8 +122,6 @@ impl<'a> Exchange<'a> {
         let by_server_time = destination.policy.by_server_time;
         let measuring = if !(began.is_some() || by_server_time) || self.switch.is_wanted() {
             Measuring::No
-        } else if endpoint.round_trip.wants_new_connection() {
-            Measuring::OnNewConnection
         } else if self.measured.as_ref().is_some_and(|it| it.is_whole()) {
             Measuring::WholeWay
         } else {
@@ -140,5 +140,22 @@ impl<'a> Exchange<'a> {
             began,
             measuring,
         })
+    }
+
+    /// Has a connection made to a server whose handshake tells what the network takes. Nobody waits for it.
+    pub(super) fn measure_handshake(&self, endpoint: Arc<Endpoint>) {
+        let session = self.session;
+        let mut key = Key {
+            server: endpoint.address,
+            seen_as: session.seen_as,
+        };
+        if session.is_inbound() {
+            // What loopback takes stays what it is; and a client has one connection, and no other.
+            if endpoint.round_trip.is_known() {
+                return;
+            }
+            key.seen_as = SeenAs::Pod(None);
+        }
+        handshake::measure(&session.pod, key, self.destination.policy.connect, endpoint);
     }
 }

@@ -56,6 +56,8 @@ struct State {
 #[derive(Debug)]
 struct Watched {
     stream: u32,
+    /// Only if it turns out to be for a destination whose requests somebody waits for.
+    is_tentative: bool,
     first: Option<Arrival>,
     last: Option<Arrival>,
     /// Where its end is in what is written.
@@ -74,6 +76,7 @@ impl Watched {
     const fn new(stream: u32, is_whole: bool) -> Self {
         Self {
             stream,
+            is_tentative: false,
             first: None,
             last: None,
             end: None,
@@ -127,10 +130,22 @@ impl StreamStamps {
         self.settle(&state);
     }
 
-    /// Whether the request on `stream` is one that is measured.
-    pub fn is_watched(&self, stream: u32) -> bool {
-        self.is_watching.load(Ordering::Relaxed)
-            && self.state().watched.iter().any(|it| it.stream == stream)
+    /// Whether the request on `stream` is one that is measured, now that it is known whose `sampler` decides.
+    pub fn is_for(&self, stream: u32, sampler: &Sampler) -> bool {
+        if !self.is_watching.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut state = self.state();
+        let Some(watched) = state.find(stream) else {
+            return false;
+        };
+        let is_measured = !watched.is_tentative || sampler.is_wanted();
+        watched.is_tentative = false;
+        drop(state);
+        if !is_measured {
+            self.forget(stream);
+        }
+        is_measured
     }
 
     /// When what came on `stream` began, and when it ended, if it has.
@@ -197,7 +212,8 @@ impl StreamStamps {
 
     /// Bytes were read.
     pub fn read(&self, frames: &mut Frames, bytes: &[u8], stream: &StampedStream) {
-        if !self.leg.is_receiving() {
+        let (is_awaited, is_stamped) = (self.is_awaited(), self.leg.is_receiving());
+        if !is_stamped && !is_awaited {
             frames.pass(bytes, |seen| {
                 if let (Seen::Headers(stream), Some(_)) = (seen, &self.chooser) {
                     let mut state = self.state();
@@ -210,15 +226,22 @@ impl StreamStamps {
             });
             return;
         }
-        let Some(arrival) = self.leg.last_arrival() else {
+        // It was read before it was known that somebody waits for it.
+        let unstamped = || Some(Arrival::now(None));
+        let arrival = is_stamped.then(|| self.leg.last_arrival());
+        let Some(arrival) = arrival.unwrap_or_else(unstamped) else {
             return frames.pass(bytes, |_| ());
         };
         let mut state = self.state();
         let mut is_answer = false;
         frames.pass(bytes, |seen| match seen {
             Seen::Headers(stream) => {
+                let is_new = stream > state.last_stream;
                 if self.chooser.is_some() && state.is_turn(stream) {
                     self.choose(&mut state, stream);
+                }
+                if is_awaited && is_new && state.find(stream).is_none() {
+                    state.watch(stream, false).is_tentative = true;
                 }
                 if let Some(watched) = state.find(stream)
                     && watched.first.is_none()
@@ -238,6 +261,12 @@ impl StreamStamps {
         if is_answer {
             stream.take_way();
         }
+    }
+
+    /// Whether any request of a client may be one that is measured.
+    fn is_awaited(&self) -> bool {
+        let chooser = self.chooser.as_ref();
+        chooser.is_some_and(|chooser| chooser.book.is_awaited())
     }
 
     /// A request begins on `stream`, whose turn to be measured may have come.
@@ -345,7 +374,8 @@ impl StreamStamps {
         let is_watching = !state.watched.is_empty();
         self.is_watching.store(is_watching, Ordering::Relaxed);
         let is_near = self.chooser.is_some() && state.gap <= AHEAD;
-        self.leg.set_receiving(is_watching || is_near);
+        self.leg
+            .set_receiving(is_watching || is_near || self.is_awaited());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -355,11 +385,11 @@ impl StreamStamps {
 
 impl State {
     /// The one that was watched first makes room: of those that nothing comes of any more.
-    fn watch(&mut self, stream: u32, is_whole: bool) {
+    fn watch(&mut self, stream: u32, is_whole: bool) -> &mut Watched {
         if self.watched.len() == MOST {
             self.watched.remove(0);
         }
-        self.watched.push(Watched::new(stream, is_whole));
+        self.watched.push_mut(Watched::new(stream, is_whole))
     }
 
     fn find(&mut self, stream: u32) -> Option<&mut Watched> {

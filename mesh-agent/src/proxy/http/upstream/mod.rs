@@ -1,6 +1,7 @@
 //! Connections to servers, kept for the requests to come. Each pod has its own: they are made in its
 //! network namespace.
 
+pub mod handshake;
 pub mod http1;
 pub mod http2;
 
