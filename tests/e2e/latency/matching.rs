@@ -52,7 +52,7 @@ fn an_answer_before_the_request_has_ended_gives_no_stages_and_is_counted() {
         let file = node.dir().join("body");
         std::fs::write(&file, body)?;
         let data = format!("@{}", file.display());
-        let url = format!("http://{}/early", WEB);
+        let url = format!("http://{WEB}/early");
         exact
             .client
             .run([
@@ -107,7 +107,7 @@ fn every_stamp_is_matched(port: &str, count: u64, argv: &[&str], memory: u64) {
         let agent = node.agent(&exact.config_for(node, NGINX, EVERY, "{}"))?;
         let quarter = count / 4;
         let requests = quarter.to_string();
-        let url = format!("http://{}/", WEB);
+        let url = format!("http://{WEB}/");
         let load = || -> Result<()> {
             let argv = [&["h2load", "-n", &requests, "-t", "1"], argv, &[&url]].concat();
             let said = exact.client.run(argv)?.success()?;
@@ -174,12 +174,11 @@ fn streams_of_one_connection_keep_apart() {
         let _agent = node.agent(&exact.config_for(node, 50051, EVERY, "{}"))?;
         let script = format!(
             "import grpc\nfrom concurrent.futures import wait\n\
-             channel = grpc.insecure_channel('{}:80')\n\
+             channel = grpc.insecure_channel('{WEB}:80')\n\
              call = channel.unary_unary('/Test/sleep')\n\
              call(b'1')\n\
              calls = [call.future(str(100 * n).encode()) for n in range(7, 0, -1)]\n\
-             print([it.result() for it in calls])",
-            WEB
+             print([it.result() for it in calls])"
         );
         let python = mesh_tests::python();
         exact.client.run([python, "-c", &script])?.success()?;
