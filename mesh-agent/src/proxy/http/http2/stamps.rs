@@ -23,6 +23,8 @@ use crate::{
 const AHEAD: u32 = 16;
 /// Streams that are watched at once.
 const MOST: usize = 256;
+/// Headers of one stream that are remembered: of two that precede an answer, and the answer's.
+const MOST_HEADS: usize = 3;
 
 /// The streams of one connection.
 #[derive(Debug, Default)]
@@ -54,7 +56,9 @@ struct State {
 #[derive(Debug)]
 struct Watched {
     stream: u32,
-    first: Option<Arrival>,
+    /// Its first headers, and those after them: more than one is told of may come before the first of them is known to
+    /// be none of the answer.
+    heads: [Option<Arrival>; MOST_HEADS],
     last: Option<Arrival>,
     /// Where its end is in what is written.
     end: Option<u64>,
@@ -70,13 +74,31 @@ impl Watched {
     const fn new(stream: u32) -> Self {
         Self {
             stream,
-            first: None,
+            heads: [None; MOST_HEADS],
             last: None,
             end: None,
             written: None,
             is_late: false,
             reply: None,
         }
+    }
+
+    /// When its first byte came.
+    const fn first(&self) -> Option<Arrival> {
+        self.heads[0]
+    }
+
+    /// Headers came.
+    fn head(&mut self, arrival: Arrival) {
+        if let Some(free) = self.heads.iter_mut().find(|it| it.is_none()) {
+            *free = Some(arrival);
+        }
+    }
+
+    /// Its first headers are none of it: it begins with those after them.
+    fn forget_head(&mut self) {
+        self.heads.rotate_left(1);
+        self.heads[MOST_HEADS - 1] = None;
     }
 }
 
@@ -131,7 +153,7 @@ impl StreamStamps {
     pub fn received(&self, stream: u32) -> Option<(Arrival, Option<Arrival>)> {
         let state = self.state();
         let watched = state.watched.iter().find(|it| it.stream == stream)?;
-        Some((watched.first?, watched.last))
+        Some((watched.first()?, watched.last))
     }
 
     /// What was said before an answer is none of it.
@@ -139,7 +161,7 @@ impl StreamStamps {
         if self.is_watching.load(Ordering::Relaxed)
             && let Some(watched) = self.state().find(stream)
         {
-            watched.first = None;
+            watched.forget_head();
         }
     }
 
@@ -152,7 +174,7 @@ impl StreamStamps {
         };
         Heard {
             write: watched.written.and_then(|end| self.leg.write_until(end)),
-            first: watched.first,
+            first: watched.first(),
             last: watched.last,
             info,
             // Without stamps nobody looks for it.
@@ -202,11 +224,9 @@ impl StreamStamps {
                 if self.chooser.is_some() && state.is_turn(stream) {
                     self.choose(&mut state, stream);
                 }
-                if let Some(watched) = state.find(stream)
-                    && watched.first.is_none()
-                {
-                    watched.first = Some(arrival);
-                    is_answer |= self.chooser.is_none();
+                if let Some(watched) = state.find(stream) {
+                    is_answer |= self.chooser.is_none() && watched.first().is_none();
+                    watched.head(arrival);
                 }
             }
             Seen::End(stream, _) => {
