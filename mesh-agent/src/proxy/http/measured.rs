@@ -349,3 +349,6 @@ impl Drop for Measured {
         }
     }
 }
+
+#[cfg(test)]
+mod fixture;

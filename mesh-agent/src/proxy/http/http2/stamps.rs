@@ -375,3 +375,6 @@ impl State {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;
