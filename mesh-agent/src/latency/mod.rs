@@ -10,6 +10,8 @@ mod clock;
 pub mod control_messages;
 pub mod hardware;
 mod leg;
+#[cfg(test)]
+pub mod loopback;
 mod nanos;
 mod round_trip;
 mod sampler;

@@ -282,7 +282,10 @@ pub fn tcp_info(socket: &impl AsRawFd) -> io::Result<TcpInfo> {
     let micros = |at| Duration::from_micros(u64::from(field(at)));
     Ok(TcpInfo {
         rtt: micros(RTT),
-        least_rtt: micros(LEAST_RTT),
+        // It says u32::MAX before the first sample (`tcp_min_rtt` of include/linux/tcp.h).
+        least_rtt: (field(LEAST_RTT) != u32::MAX)
+            .then(|| micros(LEAST_RTT))
+            .unwrap_or_default(),
         retransmits: field(RETRANSMITS),
     })
 }

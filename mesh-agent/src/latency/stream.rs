@@ -372,3 +372,6 @@ impl AsyncWrite for StampedStream {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,9 @@ pub struct Measured {
     way: Waypoints,
     info: TcpInfo,
     resent: u32,
-    /// Of a request that is remembered by itself, and whose whole way is stamped.
+    /// All of its way is stamped.
+    is_whole: bool,
+    /// Of a request that is remembered by itself, which goes with that.
     detail: Option<Box<Detail>>,
     /// The connection to the server that answers.
     upstream: Option<Hearing>,
@@ -161,6 +163,7 @@ impl Measured {
             },
             info: TcpInfo::default(),
             resent: 0,
+            is_whole,
             detail: is_whole.then(|| Detail::of(request)),
             upstream: None,
             phase: Phase::Begun,
@@ -169,7 +172,7 @@ impl Measured {
 
     /// Whether stamps of its whole way are wanted.
     pub const fn is_whole(&self) -> bool {
-        self.detail.is_some()
+        self.is_whole
     }
 
     /// A try of it begins.
@@ -292,8 +295,7 @@ impl Measured {
         match self.side.take() {
             Some(Side::Http1(receipts, number)) => {
                 self.phase = Phase::Replying { is_stream: false };
-                let is_whole = self.is_whole();
-                receipts.reply(number, self, is_whole);
+                receipts.reply(number, self);
             }
             Some(Side::Http2(stamps, stream)) => {
                 self.phase = Phase::Replying { is_stream: true };
@@ -324,7 +326,7 @@ impl Measured {
         } else {
             Stages::of(way)
         };
-        if self.detail.is_some() {
+        if self.is_whole {
             self.book.count(leg.take_counts());
         }
         self.tell(stages, instant);
@@ -390,3 +392,6 @@ impl Drop for Measured {
         }
     }
 }
+
+#[cfg(test)]
+mod fixture;

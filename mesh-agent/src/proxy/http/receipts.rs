@@ -161,8 +161,9 @@ impl Receipts {
         Some((receipt.first, receipt.last))
     }
 
-    /// What is written from now on ends the answer to a request. `is_whole`: when it leaves is to be stamped.
-    pub fn reply(&self, number: u64, measured: Box<Measured>, is_whole: bool) {
+    /// What is written from now on ends the answer to a request.
+    pub fn reply(&self, number: u64, measured: Box<Measured>) {
+        let is_whole = measured.is_whole();
         let mut state = self.state();
         state.receipts.pop_front_if(|it| it.number == number);
         state.reply = Some(measured);
@@ -219,3 +220,6 @@ impl Receipts {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,6 +87,8 @@ pub struct StrictIo {
     framing: Framing,
     /// Read and not passed yet: the beginning of a head.
     held: Vec<u8>,
+    /// Of that, the first byte has come: empty lines may precede it.
+    has_begun: bool,
     /// To be passed before anything else is read.
     next: Bytes,
     refusal: Arc<Refusal>,
@@ -120,6 +122,7 @@ impl StrictIo {
             io,
             framing: Framing::default(),
             held: Vec::new(),
+            has_begun: false,
             next: Bytes::new(),
             refusal,
             interim,
@@ -194,25 +197,28 @@ impl StrictIo {
         if passed > 0 {
             let rest = self.held.split_off(passed);
             self.next = std::mem::replace(&mut self.held, rest).into();
-            self.measure(before, true);
+            self.measure(before);
         } else if let Err(malformed) = verdict {
             self.refuse(Reason::Malformed(malformed))?;
         } else {
+            self.measure(before);
             return Ok(false);
         }
         self.timer = None;
         Ok(true)
     }
 
-    /// What was read last has passed, if it is to be measured.
-    fn measure(&self, before: u64, held_before: bool) {
+    /// What was read last has passed or is held, which matters if it is to be measured.
+    fn measure(&mut self, before: u64) {
+        let holds = self.held.iter().any(|byte| !b"\r\n".contains(byte));
+        let held_before = std::mem::replace(&mut self.has_begun, holds);
         if self.receipts.leg().is_receiving() {
             self.receipts.read(Passed {
                 before,
                 after: self.framing.heads(),
                 goes_on: self.framing.is_inside_body(),
                 held_before,
-                holds: !self.held.is_empty(),
+                holds,
             });
         }
     }
@@ -277,7 +283,7 @@ impl AsyncRead for StrictIo {
                 let (passed, _again) = this.framing.pass(&buffer.filled()[before..]);
                 this.held.extend(&buffer.filled()[before + passed..]);
                 buffer.set_filled(before + passed);
-                this.measure(heads, false);
+                this.measure(heads);
                 if count == 0 && this.framing.expects_more() {
                     return Poll::Ready(this.refuse(Reason::IncompleteBody));
                 }

@@ -23,6 +23,8 @@ use crate::{
 const AHEAD: u32 = 16;
 /// Streams that are watched at once.
 const MOST: usize = 256;
+/// Headers of one stream that are remembered: of two that precede an answer, and the answer's.
+const MOST_HEADS: usize = 3;
 
 /// The streams of one connection.
 #[derive(Debug, Default)]
@@ -58,7 +60,9 @@ struct Watched {
     stream: u32,
     /// Only if it turns out to be for a destination whose requests somebody waits for.
     is_tentative: bool,
-    first: Option<Arrival>,
+    /// Its first headers, and those after them: more than one is told of may come before the first of them is known to
+    /// be none of the answer.
+    heads: [Option<Arrival>; MOST_HEADS],
     last: Option<Arrival>,
     /// Where its end is in what is written.
     end: Option<u64>,
@@ -77,7 +81,7 @@ impl Watched {
         Self {
             stream,
             is_tentative: false,
-            first: None,
+            heads: [None; MOST_HEADS],
             last: None,
             end: None,
             written: None,
@@ -85,6 +89,24 @@ impl Watched {
             reply: None,
             is_whole,
         }
+    }
+
+    /// When its first byte came.
+    const fn first(&self) -> Option<Arrival> {
+        self.heads[0]
+    }
+
+    /// Headers came.
+    fn head(&mut self, arrival: Arrival) {
+        if let Some(free) = self.heads.iter_mut().find(|it| it.is_none()) {
+            *free = Some(arrival);
+        }
+    }
+
+    /// Its first headers are none of it: it begins with those after them.
+    fn forget_head(&mut self) {
+        self.heads.rotate_left(1);
+        self.heads[MOST_HEADS - 1] = None;
     }
 }
 
@@ -152,7 +174,7 @@ impl StreamStamps {
     pub fn received(&self, stream: u32) -> Option<(Arrival, Option<Arrival>)> {
         let state = self.state();
         let watched = state.watched.iter().find(|it| it.stream == stream)?;
-        Some((watched.first?, watched.last))
+        Some((watched.first()?, watched.last))
     }
 
     /// What was said before an answer is none of it.
@@ -160,7 +182,7 @@ impl StreamStamps {
         if self.is_watching.load(Ordering::Relaxed)
             && let Some(watched) = self.state().find(stream)
         {
-            watched.first = None;
+            watched.forget_head();
         }
     }
 
@@ -171,7 +193,7 @@ impl StreamStamps {
             return Heard::default();
         };
         Heard {
-            first: watched.first,
+            first: watched.first(),
             // Without stamps nobody looks for it.
             has_end: watched.end.is_some() || !self.leg.is_prepared(),
             ..self.leg.heard_until(watched.written)
@@ -182,7 +204,7 @@ impl StreamStamps {
     pub fn away(&self, stream: u32) -> Option<Duration> {
         let mut state = self.state();
         let watched = state.find(stream)?;
-        latency::away(self.leg.write_until(watched.written?), watched.first)
+        latency::away(self.leg.write_until(watched.written?), watched.first())
     }
 
     /// What comes on `stream` has ended: when the last of it came, and what became of the connection's stamps since this
@@ -243,11 +265,9 @@ impl StreamStamps {
                 if is_awaited && is_new && state.find(stream).is_none() {
                     state.watch(stream, false).is_tentative = true;
                 }
-                if let Some(watched) = state.find(stream)
-                    && watched.first.is_none()
-                {
-                    watched.first = Some(arrival);
-                    is_answer |= self.chooser.is_none();
+                if let Some(watched) = state.find(stream) {
+                    is_answer |= self.chooser.is_none() && watched.first().is_none();
+                    watched.head(arrival);
                 }
             }
             Seen::End(stream, _) => {
@@ -411,3 +431,6 @@ impl State {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! Measured requests of which only the packets are looked at.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use http::Method;
+
+use super::{Detail, Measured, Phase, Side};
+use crate::{
+    latency::{Book, Key, Leg, TcpInfo, Waypoints},
+    proxy::http::{hearing::Hearing, http2::StreamStamps, receipts::Receipts},
+};
+
+impl Measured {
+    /// Request `number` of a client's connection, whose answer comes over `server`. In the book it is under `path`,
+    /// whether all stamps of it are wanted or not.
+    pub fn of_request(
+        book: &Arc<Book>,
+        receipts: &Arc<Receipts>,
+        number: u64,
+        server: &Arc<Leg>,
+        path: &str,
+        is_whole: bool,
+    ) -> Box<Self> {
+        let side = Side::Http1(Arc::clone(receipts), number);
+        let mut measured = Self::answered_by(book, side, server, path);
+        measured.is_whole = is_whole;
+        measured
+    }
+
+    /// The same of the request on `stream`.
+    pub fn of_stream(
+        book: &Arc<Book>,
+        stamps: &Arc<StreamStamps>,
+        stream: u32,
+        server: &Arc<Leg>,
+        path: &str,
+    ) -> Box<Self> {
+        let side = Side::Http2(Arc::clone(stamps), stream);
+        Self::answered_by(book, side, server, path)
+    }
+
+    fn answered_by(book: &Arc<Book>, side: Side, server: &Arc<Leg>, path: &str) -> Box<Self> {
+        Box::new(Self {
+            book: Arc::clone(book),
+            blocked_before: side.leg().blocked(),
+            begun: Instant::now(),
+            client: Arc::clone(side.leg()),
+            side: Some(side),
+            key: Key {
+                pod: "client".into(),
+                destination: "server".into(),
+                endpoint: SocketAddr::from(([0, 0, 0, 0], 0)),
+            },
+            status: 200,
+            tries: 1,
+            way: Waypoints::default(),
+            info: TcpInfo::default(),
+            resent: 0,
+            is_whole: true,
+            detail: Some(Box::new(Detail {
+                method: Method::GET,
+                path: path.into(),
+                trace_id: None,
+            })),
+            upstream: Some(Hearing::Connection(Arc::clone(server), false)),
+            phase: Phase::Begun,
+        })
+    }
+}
