@@ -32,6 +32,10 @@ fn with_card(test: impl FnOnce(&Node, &str) -> Result<()>) {
         return;
     };
     Scenario::default().alone().run(|node| {
+        // A test that failed may have pulled it out.
+        if !late::is_there(&card) {
+            late::put_in(&card)?;
+        }
         set(node, &card, "0 0")?;
         test(node, &card)
     });
