@@ -203,6 +203,30 @@ mod tests {
         assert_eq!(log.take_counts().matched, 2);
     }
 
+    #[test]
+    fn what_is_done_is_forgotten_and_what_is_awaited_is_not() {
+        let mut log = TransmitLog::default();
+        for (end, asked) in [(10, Asked::SENT), (20, Asked::WHOLE_WAY), (30, Asked::SENT)] {
+            log.wrote(end, Nanos(1), asked);
+            log.stamped(stamp(Moment::Sent, end, 2));
+        }
+        log.forget(20);
+        let known = |log: &TransmitLog| [10, 20, 30].map(|end| log.until(end).is_some());
+        assert_eq!(known(&log), [false, true, true], "20 is not acknowledged");
+        log.stamped(stamp(Moment::Acknowledged, 20, 3));
+        log.forget(20);
+        assert_eq!(known(&log), [false, false, true]);
+        // The first segment is sent again; the last stamp is of nothing that was ever written.
+        log.stamped(stamp(Moment::Sent, 10, 4));
+        log.stamped(stamp(Moment::Sent, 40, 4));
+        let counts = Counts {
+            matched: 4,
+            again: 1,
+            unmatched: 1,
+        };
+        assert_eq!(log.take_counts(), counts);
+    }
+
     proptest! {
         /// A kernel that takes writes in part, joins them, sends segments again and gives stamps late and in
         /// any order: what the log says is what the kernel did, whatever the offset began with.
