@@ -52,6 +52,7 @@ class Connection:
         self.name = name
         self.stream = stream
         self.buffer = b""
+        self.is_head = False
 
     def more(self):
         data = self.stream.recv(65536)
@@ -94,7 +95,7 @@ class Connection:
         if status not in (204, 304):
             lines.append(f"Content-Length: {len(body) if length is None else length}")
         lines += ["", ""]
-        self.stream.sendall("\r\n".join(lines).encode() + body)
+        self.stream.sendall("\r\n".join(lines).encode() + (b"" if self.is_head else body))
 
     def reset(self):
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -107,6 +108,7 @@ class Connection:
             head = self.until(b"\r\n\r\n").decode("latin-1")
             line, *lines = head.split("\r\n")
             method, target, _version = line.split(" ")
+            self.is_head = method == "HEAD"
             headers = {name.lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)}
             path, _, query = target.partition("?")
             if "://" in path:

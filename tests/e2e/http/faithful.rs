@@ -104,8 +104,12 @@ fn connections_are_kept_for_the_next_request_and_closed_ones_are_noticed() {
     scenario(|node| {
         let web = Web::new(node)?;
         let _agent = web.agent(node, "{}")?;
-        for _ in 0..20 {
+        for _ in 0..10 {
             ensure!(web.status(&[], "/ok")?.0 == 200);
+            // Those without a body, too.
+            ensure!(web.status(&["-I"], "/ok")?.0 == 200);
+            ensure!(web.status(&[], "/status?code=204")?.0 == 204);
+            ensure!(web.status(&[], "/status?code=304")?.0 == 304);
         }
         let log = Web::log(&web.server)?;
         // One for all of them, and that of this question.

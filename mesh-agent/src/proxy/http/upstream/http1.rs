@@ -229,8 +229,8 @@ pub struct Answer {
 impl Answer {
     /// The connection, which is the client's own now: the server switched protocols. With what it said
     /// already. `None` if it has ended.
-    pub async fn into_tunnel(self) -> Option<(StampedStream, Bytes)> {
-        let mut upstream = self.upstream?;
+    pub async fn into_tunnel(mut self) -> Option<(StampedStream, Bytes)> {
+        let mut upstream = self.upstream.take()?;
         if self.is_open {
             // Ends as soon as the answer is dealt with.
             poll_fn(|context| upstream.poll(context)).await.ok()?;
@@ -283,7 +283,7 @@ impl Answer {
     }
 
     /// The answer is complete: keeps the connection if it can carry another request.
-    pub fn give_back(&mut self, context: &mut Context<'_>) {
+    fn give_back(&mut self, context: &mut Context<'_>) {
         let Some(mut upstream) = self.upstream.take().filter(|_| self.is_open) else {
             return;
         };
@@ -304,6 +304,16 @@ impl Answer {
     /// How much comes.
     pub fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    /// An answer without a body (HEAD, 204, 304, a length of 0) is not read, and its connection is as good as any.
+    fn drop(&mut self) {
+        if self.upstream.is_some() && self.incoming.is_end_stream() {
+            // Who takes the connection watches it again.
+            self.give_back(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }
 
