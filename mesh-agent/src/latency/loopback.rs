@@ -21,7 +21,6 @@ pub fn take(socket: &impl AsFd) -> io::Result<usize> {
     let socket = SockRef::from(socket);
     let mut buffer = [MaybeUninit::uninit(); 16 << 10];
     let mut taken = 0;
-    socket.set_tcp_quickack(true)?;
     loop {
         match socket.recv_with_flags(&mut buffer, libc::MSG_DONTWAIT) {
             Ok(0) => break,
@@ -30,7 +29,11 @@ pub fn take(socket: &impl AsFd) -> io::Result<usize> {
             Err(error) => return Err(error),
         }
     }
-    // Once more: for one that was put off meanwhile.
     socket.set_tcp_quickack(true)?;
     Ok(taken)
+}
+
+/// Acknowledges what was read from `socket`, which the kernel may put off.
+pub fn acknowledge(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_quickack(true)
 }

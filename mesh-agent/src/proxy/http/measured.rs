@@ -126,7 +126,7 @@ impl Measured {
         let book = &session.pod.latency;
         let (side, turn, is_wanted) = match (&session.stamps, client) {
             (Stamps::Requests(receipts), _) => {
-                let begun = receipts.begin();
+                let begun = receipts.begin(destination.sampler.is_wanted());
                 receipts.want(book.chooses(&destination.sampler, now));
                 let (number, turn) = begun?;
                 let is_wanted = destination.sampler.served();

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::measured::Measured;
-use crate::latency::{Arrival, Leg, Nanos, StampedStream};
+use crate::latency::{Arrival, Book, Leg, Nanos, StampedStream};
 
 /// Requests that are remembered before they are looked at: a client that pipelines more than that is
 /// measured less.
@@ -23,6 +23,7 @@ const MOST: usize = 64;
 #[derive(Debug, Default)]
 pub struct Receipts {
     leg: Arc<Leg>,
+    book: Arc<Book>,
     /// The next request is to be measured.
     is_wanted: AtomicBool,
     /// Requests that were begun with.
@@ -71,6 +72,14 @@ pub struct Passed {
 }
 
 impl Receipts {
+    /// Of a new connection, whose measured requests are for `book`.
+    pub fn new(book: Arc<Book>) -> Self {
+        Self {
+            book,
+            ..Self::default()
+        }
+    }
+
     /// The client's connection.
     pub const fn leg(&self) -> &Arc<Leg> {
         &self.leg
@@ -83,6 +92,14 @@ impl Receipts {
             self.leg.set_receiving(true);
         } else if self.leg.is_receiving() {
             self.settle(&self.state());
+        }
+    }
+
+    /// Something may come in now. If somebody waits for requests it may be one of those, which is not known before it has
+    /// come.
+    pub fn look_ahead(&self) {
+        if self.book.is_awaited() {
+            self.leg.set_receiving(true);
         }
     }
 
@@ -133,10 +150,10 @@ impl Receipts {
     }
 
     /// The next request is begun with: its number, if it can be measured, and when the answer before it was
-    /// written, if it had to wait for that.
-    pub fn begin(&self) -> Option<(u64, Option<Nanos>)> {
+    /// written, if it had to wait for that. `is_awaited`: somebody waits for requests such as this.
+    pub fn begin(&self, is_awaited: bool) -> Option<(u64, Option<Nanos>)> {
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        let is_wanted = self.is_wanted.load(Ordering::Relaxed);
+        let is_wanted = is_awaited || self.is_wanted.load(Ordering::Relaxed);
         if !self.is_any.load(Ordering::Relaxed) {
             return None;
         }

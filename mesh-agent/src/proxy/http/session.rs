@@ -66,7 +66,7 @@ impl Session {
 
     /// Its requests come one after the other: each can be measured.
     pub fn in_order(mut self) -> (Self, Arc<Receipts>) {
-        let receipts = Arc::new(Receipts::default());
+        let receipts = Arc::new(Receipts::new(Arc::clone(&self.pod.latency)));
         let sampler = &self.target.by_address().sampler;
         receipts.want(self.pod.latency.chooses(sampler, Instant::now()));
         self.stamps = Stamps::Requests(Arc::clone(&receipts));

@@ -151,6 +151,7 @@ impl StrictIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let before = buffer.filled().len();
+        self.receipts.look_ahead();
         ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         Poll::Ready(Ok(buffer.filled().len() - before))
     }

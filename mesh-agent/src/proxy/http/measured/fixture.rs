@@ -20,7 +20,7 @@ impl Measured {
         server: &Arc<Leg>,
         path: &str,
         is_whole: bool,
-    ) -> Box<Self> {
+    ) -> Self {
         let side = Side::Http1(Arc::clone(receipts), number);
         let mut measured = Self::answered_by(book, side, server, path);
         measured.is_whole = is_whole;
@@ -34,13 +34,13 @@ impl Measured {
         stream: u32,
         server: &Arc<Leg>,
         path: &str,
-    ) -> Box<Self> {
+    ) -> Self {
         let side = Side::Http2(Arc::clone(stamps), stream);
         Self::answered_by(book, side, server, path)
     }
 
-    fn answered_by(book: &Arc<Book>, side: Side, server: &Arc<Leg>, path: &str) -> Box<Self> {
-        Box::new(Self {
+    fn answered_by(book: &Arc<Book>, side: Side, server: &Arc<Leg>, path: &str) -> Self {
+        Self {
             book: Arc::clone(book),
             blocked_before: side.leg().blocked(),
             begun: Instant::now(),
@@ -64,6 +64,6 @@ impl Measured {
             })),
             upstream: Some(Hearing::Connection(Arc::clone(server), false)),
             phase: Phase::Begun,
-        })
+        }
     }
 }

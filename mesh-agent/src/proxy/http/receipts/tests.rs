@@ -171,18 +171,18 @@ impl Connection {
         self.reads.last().map_or(0, |read| read.end)
     }
 
-    /// The read that the byte at `offset` came with, if that was; and its arrival, if anybody wanted it.
-    fn read_of(&self, offset: usize) -> Option<Option<Arrival>> {
+    /// When the byte at `offset` came, if it has and anybody wanted to know.
+    fn arrival(&self, offset: usize) -> Option<Arrival> {
         let read = self.reads.iter().find(|read| read.end > offset)?;
-        Some(read.arrival)
+        read.arrival
     }
 
-    fn first_of(&self, number: usize) -> Option<Option<Arrival>> {
-        self.read_of(self.requests[number].begin)
+    fn first_of(&self, number: usize) -> Option<Arrival> {
+        self.arrival(self.requests[number].begin)
     }
 
-    fn last_of(&self, number: usize) -> Option<Option<Arrival>> {
-        self.read_of(self.requests[number].end - 1)
+    fn last_of(&self, number: usize) -> Option<Arrival> {
+        self.arrival(self.requests[number].end - 1)
     }
 
     /// The library reads: one read of the socket at most.
@@ -217,10 +217,9 @@ impl Connection {
         let number = self.begun;
         self.begun += 1;
         let underway = self.busy.begin();
-        let begun = self.receipts.begin();
-        let known = self
-            .first_of(number)
-            .expect("a head was given that was not read");
+        let begun = self.receipts.begin(false);
+        assert!(self.taken() >= self.requests[number].head_end);
+        let known = self.first_of(number);
         match (known, begun) {
             (Some(first), Some((found, turn))) => {
                 assert!(self.is_wanted, "nobody wanted it");
@@ -240,7 +239,14 @@ impl Connection {
         let is_whole = self.random.random();
         let measured = begun.map(|(found, _)| {
             let path = format!("/{number}");
-            Measured::of_request(&self.book, &self.receipts, found, &server, &path, is_whole)
+            Box::new(Measured::of_request(
+                &self.book,
+                &self.receipts,
+                found,
+                &server,
+                &path,
+                is_whole,
+            ))
         });
         self.answering = Some(Answering {
             underway: Some(underway),
@@ -274,11 +280,11 @@ impl Connection {
     fn check_looks(&self) {
         for number in 0..self.requests.len() {
             let looked = self.receipts.look(number as u64 + 1);
-            let first = self.first_of(number).flatten();
+            let first = self.first_of(number);
             if let Some(looked) = looked {
                 let last = self.last_of(number);
                 assert_eq!(Some(looked.0), first, "first byte of {number}");
-                assert_eq!(looked.1, last.flatten(), "last byte of {number}");
+                assert_eq!(looked.1, last, "last byte of {number}");
             }
             let is_underway = self.answering.as_ref().is_some_and(|it| !it.has_ended);
             if is_underway && number + 1 == self.begun && number >= self.crowded {
@@ -286,7 +292,7 @@ impl Connection {
             }
         }
         let is_coming = (0..self.requests.len())
-            .any(|it| self.first_of(it).flatten().is_some() && self.last_of(it).is_none());
+            .any(|it| self.first_of(it).is_some() && self.taken() < self.requests[it].end);
         assert_eq!(
             self.receipts.leg().is_receiving(),
             self.is_wanted || is_coming,
@@ -404,13 +410,19 @@ impl Connection {
         for (trace, replied) in traces.iter().rev().zip(&self.replied) {
             let number = replied.number;
             let way = &trace.way;
-            assert_eq!(trace.path.to_string(), format!("/{number}"));
-            assert_eq!(Some(way.received_first), self.first_of(number).flatten());
+            Box::new(Measured::of_request(
+                &self.book,
+                &self.receipts,
+                found,
+                &server,
+                &path,
+                is_whole,
+            ))
             if replied.is_early {
                 assert_eq!(trace.outcome.stages, Err(Unclear::Overlapping));
                 continue;
             }
-            assert_eq!(Some(way.received_last), self.last_of(number).flatten());
+            assert_eq!(Some(way.received_last), self.last_of(number));
             let (Some(write), Some(flush)) = (replied.write, replied.flush) else {
                 panic!("answer {number} was not written");
             };

@@ -42,12 +42,12 @@ fn parts() -> impl Strategy<Value = (&'static str, String, String)> {
     (before, method, padding, body()).prop_map(|(before, method, padding, body)| {
         let mut head = format!("{method} / HTTP/1.1\r\nhost: a\r\n");
         if padding > 0 {
-            head += &format!("x: {}\r\n", "b".repeat(padding));
+            head.extend(["x: ", &"b".repeat(padding), "\r\n"]);
         }
         let text = match body {
             Body::None => String::new(),
             Body::Length(length) => {
-                head += &format!("content-length: {length}\r\n");
+                head.extend(["content-length: ", &length.to_string(), "\r\n"]);
                 // Looks like requests.
                 "GET / HTTP/1.1\r\n\r\n"
                     .chars()
