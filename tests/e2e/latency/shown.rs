@@ -248,6 +248,28 @@ fn trace_shows_each_request_stamp_by_stamp() {
 }
 
 #[test]
+fn the_next_request_is_traced_on_a_connection_that_was_idle() {
+    scenario(|node| {
+        let exact = Exact::new(node)?;
+        let agent = node.agent(&exact.config(node, "latency: {sample: 0}", "{}"))?;
+        let request = |path: &str| format!("GET {path} HTTP/1.1\\r\\nHost: web\\r\\n\\r\\n");
+        let (first, second) = (request("/wait?us=1"), request("/wait?us=2"));
+        let web = at(WEB, 80);
+        let argv = [&web, "--end", "--wait", "3", "--read", &first, &second];
+        let mut client = exact.client.spawn_python("http_raw.py", argv)?;
+        client.wait_stdout("200 OK", BOUND)?;
+        // The connection is idle for longer than it takes until somebody waits.
+        let waited = ["trace", "--destination", "web", "--next", "1"];
+        let traced = agent.verb(waited)?;
+        ensure!(traced.contains("GET /wait 200  client → web"), "{traced}");
+        ensure!(traced.contains("request: first byte came"), "{traced}");
+        let all = admin(node, "/traces?n=100")?;
+        ensure!(all.as_array().is_some_and(|all| all.len() == 1), "{all}");
+        Ok(())
+    });
+}
+
+#[test]
 fn the_next_requests_to_one_of_several_destinations_of_a_connection_are_traced() {
     scenario(|node| {
         let exact = Exact::new(node)?;

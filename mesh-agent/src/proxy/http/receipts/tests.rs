@@ -410,14 +410,8 @@ impl Connection {
         for (trace, replied) in traces.iter().rev().zip(&self.replied) {
             let number = replied.number;
             let way = &trace.way;
-            Box::new(Measured::of_request(
-                &self.book,
-                &self.receipts,
-                found,
-                &server,
-                &path,
-                is_whole,
-            ))
+            assert_eq!(trace.path.to_string(), format!("/{number}"));
+            assert_eq!(Some(way.received_first), self.first_of(number));
             if replied.is_early {
                 assert_eq!(trace.outcome.stages, Err(Unclear::Overlapping));
                 continue;
