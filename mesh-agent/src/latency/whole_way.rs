@@ -2,28 +2,30 @@
 //!
 //! When a request left is one stamp. Those of the rest of its way are a message of the kernel's each, and a look at an
 //! error queue; remembering it writes to memory that nobody has used for long. Together that is a third of what a request
-//! costs, and of thousands in a second nobody looks at each. So on each thread one in a millisecond has all: every one
-//! where there are few.
+//! costs, and of thousands in a second nobody looks at each. So on each thread one in a millisecond has all, on average:
+//! every one where there are few, also of some that come at once.
 
 use std::{
     cell::Cell,
     time::{Duration, Instant},
 };
 
-/// How often at most, on one thread.
+/// How often, on average on one thread.
 const OFTEN: Duration = Duration::from_millis(1);
+/// So many at once, after a time without any.
+const AT_ONCE: u32 = 64;
 
 thread_local! {
-    /// When it was the last one's turn.
-    static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When it is the next one's turn, if they come evenly (the generic cell rate algorithm, ITU-T I.371).
+    static NEXT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Whether it is the turn of the request that begins `now`.
 pub fn is_turn(now: Instant) -> bool {
-    let last = LAST.get();
-    let is_turn = last.is_none_or(|last| now.saturating_duration_since(last) >= OFTEN);
+    let next = NEXT.get().map_or(now, |next| next.max(now));
+    let is_turn = next - now < OFTEN * AT_ONCE;
     if is_turn {
-        LAST.set(Some(now));
+        NEXT.set(Some(next + OFTEN));
     }
     is_turn
 }
@@ -36,9 +38,11 @@ mod tests {
     fn one_in_a_millisecond_has_all_stamps_and_every_one_of_few() {
         let begin = Instant::now();
         let at = |micros| begin + Duration::from_micros(micros);
-        let many = (0..10_000).filter(|number| is_turn(at(number * 25)));
-        assert_eq!(many.count(), 250);
-        let few = (1_000..1_050).filter(|number| is_turn(at(number * 1_000)));
+        let many = (0..100_000).filter(|number| is_turn(at(number * 25)));
+        assert_eq!(many.count(), 2_500 + AT_ONCE as usize);
+        let few = (10_000..10_050).filter(|number| is_turn(at(number * 1_000)));
         assert_eq!(few.count(), 50);
+        let at_once = (0..100).filter(|_| is_turn(at(20_000_000)));
+        assert_eq!(at_once.count(), AT_ONCE as usize);
     }
 }
