@@ -13,7 +13,7 @@ use std::{
 /// How often, on average on one thread.
 const OFTEN: Duration = Duration::from_millis(1);
 /// So many at once, after a time without any.
-const AT_ONCE: u32 = 64;
+const AT_ONCE: u32 = 256;
 
 thread_local! {
     /// When it is the next one's turn, if they come evenly (the generic cell rate algorithm, ITU-T I.371).
@@ -42,7 +42,7 @@ mod tests {
         assert_eq!(many.count(), 2_500 + AT_ONCE as usize);
         let few = (10_000..10_050).filter(|number| is_turn(at(number * 1_000)));
         assert_eq!(few.count(), 50);
-        let at_once = (0..100).filter(|_| is_turn(at(20_000_000)));
+        let at_once = (0..1_000).filter(|_| is_turn(at(20_000_000)));
         assert_eq!(at_once.count(), AT_ONCE as usize);
     }
 }
