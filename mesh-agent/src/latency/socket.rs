@@ -283,9 +283,11 @@ pub fn tcp_info(socket: &impl AsRawFd) -> io::Result<TcpInfo> {
     Ok(TcpInfo {
         rtt: micros(RTT),
         // It says u32::MAX before the first sample (`tcp_min_rtt` of include/linux/tcp.h).
-        least_rtt: (field(LEAST_RTT) != u32::MAX)
-            .then(|| micros(LEAST_RTT))
-            .unwrap_or_default(),
+        least_rtt: if field(LEAST_RTT) == u32::MAX {
+            Duration::ZERO
+        } else {
+            micros(LEAST_RTT)
+        },
         retransmits: field(RETRANSMITS),
     })
 }

@@ -112,7 +112,7 @@ pub fn traces(
             && destination.is_none_or(|name| *name == *trace.key.destination)
     };
     let traces = book.traces(most, is_wanted);
-    traces.iter().map(|it| trace(it)).collect()
+    traces.iter().map(trace).collect()
 }
 
 fn trace(trace: &latency::Trace) -> Trace {
