@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,6 +16,13 @@ use super::{
     stages::Arrival,
     transmit_log::{Counts, TransmitLog, Write},
 };
+
+/// So many stamps that nobody has taken are looked for before more are asked for.
+const MANY: u32 = 16;
+/// And no more are asked for then. Each takes some 830 bytes of a socket's receive buffer, whose default is 128 KiB.
+const MOST_UNTAKEN: u32 = 64;
+/// After so long a stamp has come, or never will.
+const LONG_AGO: Duration = Duration::from_secs(1);
 
 const NOTHING: u8 = 0;
 const SENT: u8 = 1;
@@ -32,6 +39,8 @@ pub struct Leg {
     is_prepared: AtomicBool,
     /// Bytes that were written since.
     written: AtomicU64,
+    /// Stamps that were asked for and not taken from the error queue.
+    untaken: AtomicU32,
     /// For how long there was no room to write, in nanoseconds.
     blocked: AtomicU64,
     /// When there was room again.
@@ -301,15 +310,44 @@ impl Leg {
         is_first && log.is_waiting
     }
 
+    /// Nobody will ask for writes up to the offset `end`.
+    pub fn forget_writes(&self, end: u64) {
+        if let Some(log) = self.log().as_mut() {
+            log.transmit.forget(end);
+        }
+    }
+
+    /// Whether many stamps may wait in the error queue.
+    pub(super) fn has_many_untaken(&self) -> bool {
+        self.untaken.load(Ordering::Relaxed) >= MANY
+    }
+
+    /// Whether more stamps can be asked for, now that those that have come are taken: what waits in the error queue takes
+    /// room from what is to be received, until there is none, and then nothing is received any more.
+    pub(super) fn has_room_for_stamps(&self) -> bool {
+        if self.untaken.load(Ordering::Relaxed) < MOST_UNTAKEN {
+            return true;
+        }
+        let log = self.log();
+        let last = log.as_ref().and_then(|log| log.transmit.last_since(0));
+        // Those of before have come by now, or never will.
+        let is_long_ago = last.is_none_or(|last| Nanos::now().after(last.written) >= LONG_AGO);
+        if is_long_ago {
+            self.untaken.store(0, Ordering::Relaxed);
+        }
+        is_long_ago
+    }
+
     /// Bytes were written, with stamps asked for or without.
     pub(super) fn wrote(&self, count: usize, asked: Option<Asked>) {
         let before = self.written.fetch_add(count as u64, Ordering::Relaxed);
         if let Some(asked) = asked {
+            self.untaken.fetch_add(asked.count(), Ordering::Relaxed);
             let mut log = self.log();
             let log = log.get_or_insert_default();
             log.transmit
                 .wrote(before + count as u64, Nanos::now(), asked);
-            log.is_waiting = true;
+            log.is_waiting |= asked != Asked::NOTHING;
         }
     }
 
@@ -326,9 +364,13 @@ impl Leg {
     ) -> bool {
         let mut log = self.log();
         let log = log.get_or_insert_default();
-        if take(&mut |stamp| log.transmit.stamped(stamp)) > 0 {
+        let taken = take(&mut |stamp| log.transmit.stamped(stamp));
+        if taken > 0 {
+            let left = self.untaken.load(Ordering::Relaxed);
+            let left = left.saturating_sub(taken as u32);
+            self.untaken.store(left, Ordering::Relaxed);
             let write = log.transmit.last_since(log.from);
-            log.is_waiting = write.is_some_and(|write| write.sent.is_none());
+            log.is_waiting = write.is_some_and(|write| write.is_awaited());
         }
         !log.is_waiting
     }

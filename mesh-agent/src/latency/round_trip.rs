@@ -94,8 +94,7 @@ impl RoundTrip {
             return least;
         }
         let fresh = Duration::from_nanos(self.fresh.load(Ordering::Relaxed));
-        let age = Duration::from_millis(millis(now).saturating_sub(at));
-        if age < FRESH || least.is_zero() {
+        if is_within(FRESH, at, now) || least.is_zero() {
             fresh
         } else {
             fresh.min(least)
@@ -103,11 +102,11 @@ impl RoundTrip {
     }
 
     fn doubt(&self, now: Duration) {
-        let now = millis(now);
         let asked = self.asked.load(Ordering::Relaxed);
-        if asked > 0 && now.saturating_sub(asked) < PATIENCE.as_millis() as u64 {
+        if asked > 0 && is_within(PATIENCE, asked, now) {
             return;
         }
+        let now = millis(now);
         let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
         // Of several threads one asks.
         if self.asked.compare_exchange(asked, now, set, get).is_ok() {
@@ -124,6 +123,12 @@ impl RoundTrip {
 /// Never 0, which stands for never.
 const fn millis(now: Duration) -> u64 {
     now.as_millis() as u64 + 1
+}
+
+/// Whether `since` is no longer ago than this. What lies ahead is not.
+fn is_within(span: Duration, since: u64, now: Duration) -> bool {
+    let age = millis(now).checked_sub(since);
+    age.is_some_and(|age| Duration::from_millis(age) < span)
 }
 
 #[cfg(test)]
@@ -228,5 +233,20 @@ mod tests {
         let held = kept(5 * MILLI, 10 * MILLI);
         assert_eq!(round_trip.bound(held, SECOND), MILLI / 10);
         assert!(round_trip.wants_handshake());
+    }
+
+    #[test]
+    fn a_time_that_lies_ahead_is_no_reason_to_stop_looking() {
+        let round_trip = RoundTrip::default();
+        let now = 100 * SECOND;
+        round_trip.bound(new(MILLI / 10), now + 3600 * SECOND);
+        let late = kept(20 * MILLI, Duration::ZERO);
+        for second in 1..3000 {
+            round_trip.bound(late, now + second * SECOND);
+            if round_trip.wants_handshake() {
+                return;
+            }
+        }
+        panic!("in 50 minutes no handshake was asked for");
     }
 }

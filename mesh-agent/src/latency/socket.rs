@@ -31,6 +31,8 @@ struct Control([u8; CONTROL]);
 pub struct Asked(u32);
 
 impl Asked {
+    /// None.
+    pub const NOTHING: Self = Self(0);
     /// When it is handed to the device.
     pub const SENT: Self = Self(libc::SOF_TIMESTAMPING_TX_SOFTWARE);
     /// And when to the device's queue, and when the peer's kernel acknowledged it.
@@ -44,6 +46,11 @@ impl Asked {
     #[must_use]
     pub const fn by_card(self) -> Self {
         Self(self.0 | libc::SOF_TIMESTAMPING_TX_HARDWARE)
+    }
+
+    /// How many there will be.
+    pub const fn count(self) -> u32 {
+        self.0.count_ones()
     }
 
     /// Whether it is to have that of the peer's acknowledgement.

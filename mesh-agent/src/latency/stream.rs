@@ -28,7 +28,7 @@ use super::{
     clock::Nanos,
     control_messages::{Stamps, TransmitStamp},
     leg::Leg,
-    socket,
+    socket::{self, Asked},
     writable::Writable,
 };
 
@@ -177,7 +177,8 @@ impl StampedStream {
 
     /// Writes as much as there is room for, with stamps if they are wanted.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let asked = self.leg.asked().filter(|_| self.prepare());
+        let wanted = self.leg.asked().filter(|_| self.prepare());
+        let asked = wanted.filter(|_| self.may_ask());
         let asked = asked.map(|asked| {
             // Where the socket gives none, the card's would take the place of the kernel's.
             if self.asks_cards.load(Ordering::Relaxed) {
@@ -190,8 +191,19 @@ impl StampedStream {
             return self.stream.try_write_vectored(slices);
         }
         let count = self.try_write_by(|| socket::send(&self.stream, slices, asked))?;
-        self.leg.wrote(count, asked);
+        let wanted = wanted.map(|_| asked.unwrap_or(Asked::NOTHING));
+        self.leg.wrote(count, wanted);
         Ok(count)
+    }
+
+    /// Whether the error queue has room for more stamps. Else a write has none, and is said to have left when the system
+    /// call had taken it.
+    fn may_ask(&self) -> bool {
+        if !self.leg.has_many_untaken() {
+            return true;
+        }
+        self.take_stamps();
+        self.leg.has_room_for_stamps()
     }
 
     /// Runs `write` once. If it says `WouldBlock`, there is no room any more.

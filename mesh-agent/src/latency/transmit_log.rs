@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Writes that are remembered: stamps that come later than so many writes are of no use to anybody.
-const MOST: usize = 32;
+const MOST: usize = 256;
 
 /// A stamped write, and what is known of its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,14 @@ impl Write {
         }
     }
 
+    /// Whether it is not known yet when it left.
+    pub fn is_awaited(&self) -> bool {
+        self.sent.is_none() && self.asked != Asked::NOTHING
+    }
+
     /// Whether all its stamps have come.
-    const fn is_done(&self) -> bool {
-        self.sent.is_some()
+    fn is_done(&self) -> bool {
+        !self.is_awaited()
             && (self.acknowledged.is_some() || !self.asked.is_acknowledged())
             && (self.sent_by_card.is_some() || !self.asked.is_by_card())
     }

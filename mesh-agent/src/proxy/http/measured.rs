@@ -202,8 +202,8 @@ impl Measured {
         let way = &mut self.way;
         let (sent, answered) = (way.sent.at, way.answered_first.stamp.at);
         let acknowledged = way.acknowledged;
-        // What the clock says, without a look at it.
-        let now = self.begun + way.answered_first.read.after(way.first_try);
+        // Not by the stamps: their clock can be set.
+        let now = Instant::now();
         let bound = endpoint.round_trip.bound(
             Answered {
                 least: heard.info.least_rtt,

@@ -222,7 +222,7 @@ impl Receipts {
             self.leg.last_write()
         });
         let write = write.flatten();
-        if !is_late && write.is_some_and(|write| write.sent.is_none()) {
+        if !is_late && write.is_some_and(|write| write.is_awaited()) {
             return;
         }
         self.has_reply.store(false, Ordering::Relaxed);

@@ -52,6 +52,8 @@ impl Exchange<'_> {
         let Some((mut answer, tunnel)) = instead else {
             return answered;
         };
+        // Its time is not that of the answer that is given, and its connection is free for others.
+        self.measured = None;
         drop(answered);
         // There is nothing to be tried again.
         self.gave_up = None;

@@ -221,8 +221,28 @@ impl StreamStamps {
         let before = state.watched.len();
         state.watched.retain(|it| it.stream != stream);
         if state.watched.len() < before {
+            // What was to be written of it may still be, for which nothing is wanted any more.
+            self.look_for_ends(&mut state);
+            self.forget_writes(&state);
             self.settle(&state);
         }
+    }
+
+    /// Nothing is asked for any more once no end is to be written.
+    fn look_for_ends(&self, state: &mut State) {
+        let is_unwritten = |it: &Watched| it.end.is_some() && it.written.is_none();
+        let was_left = state.are_unwritten;
+        state.are_unwritten = state.watched.iter().any(is_unwritten);
+        if was_left && !state.are_unwritten {
+            self.leg.ask_nothing();
+        }
+    }
+
+    /// Only writes that a stream may still be asked for are remembered.
+    fn forget_writes(&self, state: &State) {
+        let oldest = state.watched.iter().filter_map(|it| it.written).min();
+        let end = oldest.map_or_else(|| self.leg.written(), |oldest| oldest - 1);
+        self.leg.forget_writes(end);
     }
 
     /// The end of the answer on `stream` is about to be written.
@@ -342,18 +362,12 @@ impl StreamStamps {
             return;
         }
         let written = self.leg.written();
-        let mut is_left = false;
         for watched in &mut state.watched {
-            match (watched.end, watched.written) {
-                (Some(end), None) if end <= written => watched.written = Some(written),
-                (Some(_), None) => is_left = true,
-                _ => {}
+            if watched.written.is_none() && watched.end.is_some_and(|end| end <= written) {
+                watched.written = Some(written);
             }
         }
-        state.are_unwritten = is_left;
-        if !is_left {
-            self.leg.ask_nothing();
-        }
+        self.look_for_ends(&mut state);
     }
 
     /// Takes the stamps of answers that were written. `is_over`: the connection has ended, and there is no next look.
@@ -373,7 +387,7 @@ impl StreamStamps {
             };
             let write = self.leg.write_until(end);
             // Its stamp comes at once, or with the next look; or never.
-            let is_missing = write.is_some_and(|write| write.sent.is_none());
+            let is_missing = write.is_some_and(|write| write.is_awaited());
             if is_missing && !watched.is_late && !is_over {
                 watched.is_late = true;
                 return true;
@@ -382,6 +396,7 @@ impl StreamStamps {
             false
         });
         state.has_ends = state.watched.iter().any(|watched| watched.end.is_some());
+        self.forget_writes(&state);
         self.settle(&state);
         drop(state);
         for (mut reply, write) in replied {

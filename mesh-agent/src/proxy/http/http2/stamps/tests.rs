@@ -3,6 +3,8 @@
 
 mod messages;
 
+mod under_load;
+
 use std::{collections::HashSet, future::poll_fn, io::IoSlice};
 
 use proptest::prelude::*;
