@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 
+from exact_time import wait_until
 from h2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, Peer
 from peer import parse
 
@@ -24,16 +25,6 @@ TARGET = b"\x86\x84\x01\x08web.demo"
 # :status 200
 OK = b"\x88"
 GET, POST = b"\x82" + TARGET, b"\x83" + TARGET
-
-
-def wait_until(end):
-    """Sleeps, and for the last bit looks at the clock: sleeping wakes up late."""
-    while True:
-        left = end - time.perf_counter()
-        if left <= 0:
-            return
-        if left > 0.0004:
-            time.sleep(left - 0.0003)
 
 
 def serve(connection, number, delay):

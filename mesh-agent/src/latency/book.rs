@@ -247,6 +247,13 @@ impl Book {
         self.series_of(key, now).add(outcome, now);
     }
 
+    /// The same of one that is remembered by itself, too.
+    #[cfg(test)]
+    pub fn add_and_remember(&self, trace: Trace) {
+        self.add(&trace.key, &trace.outcome, Instant::now());
+        self.remember(trace);
+    }
+
     /// One that is remembered by itself.
     pub fn remember(&self, trace: Trace) {
         let mut traces = lock(&self.traces);
@@ -350,16 +357,11 @@ mod tests {
         }
     }
 
-    fn add(book: &Book, trace: Trace) {
-        book.add(&trace.key, &trace.outcome, Instant::now());
-        book.remember(trace);
-    }
-
     #[test]
     fn there_are_never_more_series_and_requests_than_are_remembered() {
         let book = Book::default();
         for number in 0..3_000_u32 {
-            add(&book, trace(&number.to_string(), 80));
+            book.add_and_remember(trace(&number.to_string(), 80));
         }
         assert_eq!(book.series().len(), MOST_SERIES + 1);
         let all = book.series();
@@ -372,7 +374,7 @@ mod tests {
     #[test]
     fn what_is_idle_is_forgotten() {
         let book = Book::default();
-        add(&book, trace("one", 80));
+        book.add_and_remember(trace("one", 80));
         book.sweep(Instant::now());
         assert_eq!(book.series().len(), 1);
         book.sweep(Instant::now() + IDLE);
@@ -383,9 +385,9 @@ mod tests {
     fn the_newest_requests_come_first() {
         let book = Book::default();
         for endpoint in [1, 2, 3] {
-            add(&book, trace("one", endpoint));
+            book.add_and_remember(trace("one", endpoint));
         }
-        add(&book, trace("two", 9));
+        book.add_and_remember(trace("two", 9));
         let traces = book.traces(2, |trace| &*trace.key.destination == "one");
         let ports: Vec<u16> = traces.iter().map(|it| it.key.endpoint.port()).collect();
         assert_eq!(ports, [3, 2]);

@@ -269,6 +269,7 @@ impl Leg {
     }
 
     /// Whether no stamps of what is written are wanted.
+    #[cfg(test)]
     pub fn asked_nothing(&self) -> bool {
         self.asks.load(Ordering::Relaxed) == NOTHING
     }

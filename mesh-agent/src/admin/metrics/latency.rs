@@ -227,7 +227,7 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, time::Instant};
+    use std::net::SocketAddr;
 
     use super::*;
     use crate::latency::{Key, Nanos, Outcome, Stages, TcpInfo, Trace, Waypoints};
@@ -280,18 +280,13 @@ mod tests {
         }
     }
 
-    fn add(book: &Book, trace: Trace) {
-        book.add(&trace.key, &trace.outcome, Instant::now());
-        book.remember(trace);
-    }
-
     #[test]
     fn servers_are_counted_together_and_the_last_trace_of_a_bucket_is_named() {
         let book = Book::default();
-        add(&book, trace(3, Some(0xa)));
-        add(&book, trace(4, Some(0xb)));
-        add(&book, trace(4, None));
-        add(&book, trace(30_000, None));
+        book.add_and_remember(trace(3, Some(0xa)));
+        book.add_and_remember(trace(4, Some(0xb)));
+        book.add_and_remember(trace(4, None));
+        book.add_and_remember(trace(30_000, None));
         let metrics = LatencyMetrics::of(&book);
         let mut text = String::new();
         metrics.requests(&mut text).unwrap();

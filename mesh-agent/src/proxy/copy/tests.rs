@@ -258,6 +258,14 @@ async fn fill(stream: &mut TcpStream) {
     {}
 }
 
+/// So many bytes, and then not the end but a reset.
+async fn all_comes_and_a_reset(mut stream: TcpStream, count: usize) {
+    let mut all = Vec::new();
+    let end = stream.read_to_end(&mut all).await;
+    assert_eq!(all.len(), count);
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
 async fn an_answer_arrives_though_the_server_closed_with_the_upload_unread<D: Made>() {
     let (mut app, mut server, copying) = joined::<D>().await;
     fill(&mut app).await;
@@ -269,10 +277,7 @@ async fn an_answer_arrives_though_the_server_closed_with_the_upload_unread<D: Ma
     let (ended, _, received) = copying.await.unwrap();
     assert!(ended.is_err());
     assert_eq!(received, 100_000);
-    let mut answer = Vec::new();
-    let end = app.read_to_end(&mut answer).await;
-    assert_eq!(answer.len(), 100_000);
-    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    all_comes_and_a_reset(app, 100_000).await;
 }
 
 async fn an_app_that_reads_only_after_its_upload_gets_the_whole_answer<D: Made>() {
@@ -304,10 +309,7 @@ async fn an_upload_arrives_though_the_client_reset_with_the_answer_unread<D: Mad
     let (ended, sent, _) = copying.await.unwrap();
     assert!(ended.is_err());
     assert_eq!(sent, 100_000);
-    let mut upload = Vec::new();
-    let end = server.read_to_end(&mut upload).await;
-    assert_eq!(upload.len(), 100_000);
-    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    all_comes_and_a_reset(server, 100_000).await;
 }
 
 async fn all_that_was_acknowledged_before_a_reset_reaches_a_slow_reader<D: Made>() {

@@ -4,6 +4,10 @@
 //! its headers, its last one went with the write that had its end. Only as long as a stream is watched is anything
 //! remembered.
 
+#[cfg(test)]
+mod tests;
+mod watched;
+
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::watched::{State, Watched};
 use super::frames::{Frames, Seen};
 use crate::{
     latency::{self, Arrival, Book, Counts, Heard, Leg, Sampler, StampedStream},
@@ -21,10 +26,6 @@ use crate::{
 /// So many requests may come with one read before they are looked at: as long before one is to be measured, what
 /// comes in is stamped.
 const AHEAD: u32 = 16;
-/// Streams that are watched at once.
-const MOST: usize = 256;
-/// Headers of one stream that are remembered: of two that precede an answer, and the answer's.
-const MOST_HEADS: usize = 3;
 
 /// The streams of one connection.
 #[derive(Debug, Default)]
@@ -40,74 +41,6 @@ pub struct StreamStamps {
 struct Chooser {
     book: Arc<Book>,
     sampler: Arc<Sampler>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    watched: Vec<Watched>,
-    /// Requests that pass until the next that is measured.
-    gap: u32,
-    /// The last stream that began.
-    last_stream: u32,
-    /// An end is to be written, or was and waits for its stamp.
-    has_ends: bool,
-    /// An end is to be written.
-    are_unwritten: bool,
-}
-
-#[derive(Debug)]
-struct Watched {
-    stream: u32,
-    /// Only if it turns out to be for a destination whose requests somebody waits for.
-    is_tentative: bool,
-    /// Its first headers, and those after them: more than one is told of may come before the first of them is known to
-    /// be none of the answer.
-    heads: [Option<Arrival>; MOST_HEADS],
-    last: Option<Arrival>,
-    /// Where its end is in what is written.
-    end: Option<u64>,
-    /// Where the write ends that it went with.
-    written: Option<u64>,
-    /// Its stamp was looked for once.
-    is_late: bool,
-    /// A request whose answer is being written.
-    reply: Option<Box<Measured>>,
-    /// Stamps of its whole way are wanted.
-    is_whole: bool,
-}
-
-impl Watched {
-    const fn new(stream: u32, is_whole: bool) -> Self {
-        Self {
-            stream,
-            is_tentative: false,
-            heads: [None; MOST_HEADS],
-            last: None,
-            end: None,
-            written: None,
-            is_late: false,
-            reply: None,
-            is_whole,
-        }
-    }
-
-    /// When its first byte came.
-    const fn first(&self) -> Option<Arrival> {
-        self.heads[0]
-    }
-
-    /// Headers came.
-    fn head(&mut self, arrival: Arrival) {
-        if let Some(free) = self.heads.iter_mut().find(|it| it.is_none()) {
-            *free = Some(arrival);
-        }
-    }
-
-    /// Its first headers are none of it: it begins with those after them.
-    fn forget_head(&mut self) {
-        self.heads.rotate_left(1);
-        self.heads[MOST_HEADS - 1] = None;
-    }
 }
 
 impl StreamStamps {
@@ -417,35 +350,3 @@ impl StreamStamps {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-impl State {
-    /// The one that was watched first makes room: of those that nothing comes of any more.
-    fn watch(&mut self, stream: u32, is_whole: bool) -> &mut Watched {
-        if self.watched.len() == MOST {
-            self.watched.remove(0);
-        }
-        self.watched.push_mut(Watched::new(stream, is_whole))
-    }
-
-    fn find(&mut self, stream: u32) -> Option<&mut Watched> {
-        self.watched.iter_mut().find(|it| it.stream == stream)
-    }
-
-    /// Headers came on `stream`: whether they are those of a request whose turn it is.
-    const fn is_turn(&mut self, stream: u32) -> bool {
-        if stream <= self.last_stream {
-            return false;
-        }
-        self.last_stream = stream;
-        if self.gap == 0 {
-            return true;
-        }
-        if self.gap < u32::MAX {
-            self.gap -= 1;
-        }
-        false
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, runtime::Builder};
 
-use super::*;
+use super::{watched::MOST, *};
 use crate::latency::{Nanos, Rate, Source, Unclear, Write, loopback};
 use messages::{Interleaved, Message, interleaved, message};
 
