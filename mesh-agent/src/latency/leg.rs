@@ -1,6 +1,8 @@
 //! What is known of one connection's packets: shared by the socket, which collects stamps, and by requests,
 //! which want them.
 
+mod log;
+
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -9,12 +11,14 @@ use std::{
     time::Duration,
 };
 
+use self::log::Log;
+pub use self::log::Message;
 use super::{
     clock::Nanos,
     control_messages::{Stamps, TransmitStamp},
     socket::{Asked, TcpInfo},
     stages::Arrival,
-    transmit_log::{Counts, TransmitLog, Write},
+    transmit_log::{Counts, Write},
 };
 
 /// So many stamps that nobody has taken are looked for before more are asked for.
@@ -59,21 +63,6 @@ pub struct Leg {
     log: Mutex<Option<Box<Log>>>,
 }
 
-#[derive(Debug, Default)]
-struct Log {
-    transmit: TransmitLog,
-    /// Where the message began whose stamps are wanted.
-    from: u64,
-    /// What came in since then: the first of it, and the last.
-    first: Option<Arrival>,
-    last: Option<Arrival>,
-    info: TcpInfo,
-    /// Segments that were sent again, between the messages that were measured and for this one.
-    resent: u32,
-    /// Stamps that were asked for and have not come.
-    is_waiting: bool,
-}
-
 /// What a leg says of one message that was sent and of what came back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Heard {
@@ -99,31 +88,33 @@ pub fn away(write: Option<Write>, first: Option<Arrival>) -> Option<Duration> {
 impl Leg {
     /// A message that is to be measured begins: what comes in and goes out from now on is its own. `is_whole`: stamps of
     /// its whole way are wanted.
-    pub fn begin(&self, is_whole: bool) {
+    pub fn begin(&self, is_whole: bool) -> Message {
         let from = self.written.load(Ordering::Relaxed);
-        let mut log = self.log();
-        let log = log.get_or_insert_default();
-        log.from = from;
-        log.transmit.forget(from);
-        log.first = None;
-        log.last = None;
+        let has_end = self.has_end.load(Ordering::Relaxed);
+        let message = self.log().get_or_insert_default().begin(from, has_end);
         self.receives.store(true, Ordering::Relaxed);
         self.has_end.store(false, Ordering::Relaxed);
         self.has_arrived.store(false, Ordering::Relaxed);
         self.is_whole.store(is_whole, Ordering::Relaxed);
+        message
     }
 
     /// An answer's end is written from now on: stamps of what was written before are not its own.
     pub fn begin_write(&self) {
         let from = self.written.load(Ordering::Relaxed);
-        let mut log = self.log();
-        let log = log.get_or_insert_default();
-        log.from = from;
-        log.transmit.forget(from);
+        self.log().get_or_insert_default().begin_write(from);
+    }
+
+    /// Nothing is wanted any more of `message`, whose place another may have taken.
+    pub fn end(&self, message: Message) {
+        let log = self.log();
+        if log.as_ref().is_some_and(|log| log.is_current(message)) {
+            self.stop();
+        }
     }
 
     /// Nothing is wanted any more.
-    pub fn end(&self) {
+    pub fn stop(&self) {
         self.receives.store(false, Ordering::Relaxed);
         self.asks.store(NOTHING, Ordering::Relaxed);
     }
@@ -178,22 +169,15 @@ impl Leg {
         self.asks.store(NOTHING, Ordering::Relaxed);
     }
 
-    /// What was heard since the message began.
-    pub fn heard(&self) -> Heard {
+    /// What was heard of `message`.
+    pub fn heard(&self, message: Message) -> Heard {
+        let has_end = self.has_end.load(Ordering::Relaxed);
         let mut log = self.log();
-        let Some(log) = log.as_mut() else {
-            return Heard::default();
-        };
-        Heard {
-            write: log.transmit.last_since(log.from),
-            first: log.first,
-            info: log.info,
-            resent: std::mem::take(&mut log.resent),
-            has_end: self.has_end.load(Ordering::Relaxed),
-        }
+        log.as_mut()
+            .map_or_else(Heard::default, |log| log.heard(message, has_end))
     }
 
-    /// The same of a message whose last byte is before the offset `end`, as far as the connection knows it.
+    /// What was heard of a message whose last byte is before the offset `end`, as far as the connection knows it.
     pub fn heard_until(&self, end: Option<u64>) -> Heard {
         let mut log = self.log();
         let Some(log) = log.as_mut() else {
@@ -202,33 +186,31 @@ impl Leg {
         Heard {
             write: end.and_then(|end| log.transmit.until(end)),
             info: log.info,
-            resent: std::mem::take(&mut log.resent),
+            resent: log.take_resent(),
             ..Heard::default()
         }
     }
 
-    /// From the message's last byte at the device to the first byte of what came back.
-    pub fn away(&self) -> Option<Duration> {
-        let log = self.log();
-        let log = log.as_ref()?;
-        away(log.transmit.last_since(log.from), log.first)
+    /// From the last byte of `message` at the device to the first byte of what came back.
+    pub fn away(&self, message: Message) -> Option<Duration> {
+        self.log().as_ref()?.away(message)
     }
 
-    /// What came back has ended, and nothing is wanted any more: the last of it, and what became of stamps since this was
-    /// asked last.
-    pub fn end_of_answer(&self) -> (Option<Arrival>, Counts) {
-        self.end();
+    /// What came back for `message` has ended, and nothing of it is wanted any more: the last of it, and what became of
+    /// stamps since this was asked last.
+    pub fn end_of_answer(&self, message: Message) -> (Option<Arrival>, Counts) {
         let mut log = self.log();
         log.as_mut().map_or_else(Default::default, |log| {
-            (log.last, log.transmit.take_counts())
+            if log.is_current(message) {
+                self.stop();
+            }
+            log.end(message)
         })
     }
 
     /// The last write that stamps were wanted of, since the message or its end began.
     pub fn last_write(&self) -> Option<Write> {
-        let log = self.log();
-        let log = log.as_ref()?;
-        log.transmit.last_since(log.from)
+        self.log().as_ref()?.last_write()
     }
 
     /// Bytes that were written since it was prepared.
@@ -301,14 +283,7 @@ impl Leg {
     pub(super) fn arrived(&self, stamps: Option<Stamps>) -> bool {
         let arrival = Arrival::now(stamps);
         self.has_arrived.store(true, Ordering::Relaxed);
-        let mut log = self.log();
-        let log = log.get_or_insert_default();
-        log.last = Some(arrival);
-        let is_first = log.first.is_none();
-        if is_first {
-            log.first = Some(arrival);
-        }
-        is_first && log.is_waiting
+        self.log().get_or_insert_default().arrived(arrival)
     }
 
     /// Nobody will ask for writes up to the offset `end`.
@@ -344,11 +319,8 @@ impl Leg {
         let before = self.written.fetch_add(count as u64, Ordering::Relaxed);
         if let Some(asked) = asked {
             self.untaken.fetch_add(asked.count(), Ordering::Relaxed);
-            let mut log = self.log();
-            let log = log.get_or_insert_default();
-            log.transmit
-                .wrote(before + count as u64, Nanos::now(), asked);
-            log.is_waiting |= asked != Asked::NOTHING;
+            let (end, now) = (before + count as u64, Nanos::now());
+            self.log().get_or_insert_default().wrote(end, now, asked);
         }
     }
 
@@ -365,23 +337,18 @@ impl Leg {
     ) -> bool {
         let mut log = self.log();
         let log = log.get_or_insert_default();
-        let taken = take(&mut |stamp| log.transmit.stamped(stamp));
+        let taken = log.stamped(take);
         if taken > 0 {
             let left = self.untaken.load(Ordering::Relaxed);
             let left = left.saturating_sub(taken as u32);
             self.untaken.store(left, Ordering::Relaxed);
-            let write = log.transmit.last_since(log.from);
-            log.is_waiting = write.is_some_and(|write| write.is_awaited());
         }
         !log.is_waiting
     }
 
     /// What the kernel says of the connection.
     pub(super) fn informed(&self, info: TcpInfo) {
-        let mut log = self.log();
-        let log = log.get_or_insert_default();
-        log.resent += info.retransmits.saturating_sub(log.info.retransmits);
-        log.info = info;
+        self.log().get_or_insert_default().informed(info);
         self.has_info.store(true, Ordering::Relaxed);
     }
 

@@ -27,7 +27,7 @@ pub use book::{Book, BookCounts, Key, Outcome, Trace, TracePath};
 pub use cards::use_cards;
 pub use clock::Nanos;
 pub use control_messages::Stamps;
-pub use leg::{Heard, Leg, away};
+pub use leg::{Heard, Leg, Message, away};
 pub use nanos::HardwareNanos;
 pub use round_trip::{Answered, RoundTrip};
 pub use sampler::{Rate, Sampler};

@@ -60,11 +60,14 @@ impl Write {
         self.sent.is_none() && self.asked != Asked::NOTHING
     }
 
+    /// Whether a stamp is still to come that the kernel gives.
+    pub fn is_pending(&self) -> bool {
+        self.is_awaited() || (self.acknowledged.is_none() && self.asked.is_acknowledged())
+    }
+
     /// Whether all its stamps have come.
     fn is_done(&self) -> bool {
-        !self.is_awaited()
-            && (self.acknowledged.is_some() || !self.asked.is_acknowledged())
-            && (self.sent_by_card.is_some() || !self.asked.is_by_card())
+        !self.is_pending() && (self.sent_by_card.is_some() || !self.asked.is_by_card())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{future::poll_fn, time::Duration};
 
 use proptest::prelude::*;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Builder,
@@ -10,7 +11,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::latency::{Arrival, Asked, Source, Write, loopback, transmit_log::Counts};
+use crate::latency::{Arrival, Asked, Message, Source, Write, loopback, transmit_log::Counts};
 
 /// Nothing on this machine takes so long.
 const LONG: Duration = Duration::from_secs(10);
@@ -39,9 +40,10 @@ async fn read(stream: &mut StampedStream, count: usize) {
 }
 
 /// From now on all stamps are wanted.
-fn ask_whole_way(leg: &Leg) {
-    leg.begin(true);
+fn ask_whole_way(leg: &Leg) -> Message {
+    let message = leg.begin(true);
     leg.ask_way();
+    message
 }
 
 /// What is wanted of a write.
@@ -139,7 +141,7 @@ async fn check_writes(all: Vec<(Wanted, usize)>) {
         let last = writes.iter().rev().find(|it| it.asked.is_some());
         if wanted != Wanted::Nothing {
             let write = last.map(|it| it.end);
-            assert_eq!(leg.heard().write.map(|it| it.end), write);
+            assert_eq!(leg.last_write().map(|it| it.end), write);
         }
     }
     stream.take_stamps();
@@ -219,13 +221,9 @@ async fn of_a_message_that_is_taken_in_parts_the_last_part_is_known() {
     assert!(blocked <= written.after(begun), "{blocked:?}");
     assert!(begun < leg.blocked_until() && leg.blocked_until() <= written);
 
-    let is_whole = |leg: &Leg| {
-        leg.heard()
-            .write
-            .is_some_and(|it| it.acknowledged.is_some())
-    };
+    let is_whole = |leg: &Leg| leg.last_write().is_some_and(|it| it.acknowledged.is_some());
     until(&stream, is_whole).await;
-    let write = leg.heard().write.unwrap();
+    let write = leg.last_write().unwrap();
     assert_eq!(write.end, LENGTH as u64);
     assert!(STALL <= write.written.after(begun));
     assert!(write.written <= written);
@@ -266,11 +264,11 @@ async fn what_came_before_a_message_is_none_of_its_answer() {
     leg.set_receiving(true);
     peer.write_all(b"before").await.unwrap();
     read(&mut stream, 6).await;
-    assert!(leg.heard().first.is_some());
+    assert!(leg.heard(Message::default()).first.is_some());
 
-    ask_whole_way(&leg);
-    assert_eq!((leg.heard().first, leg.last_arrival()), (None, None));
-    assert!(leg.heard().has_end);
+    let message = ask_whole_way(&leg);
+    assert_eq!((leg.heard(message).first, leg.last_arrival()), (None, None));
+    assert!(leg.heard(message).has_end);
     stream.write_all(b"request").await.unwrap();
     let mut all: Vec<Arrival> = Vec::new();
     for part in [&b"interim"[..], b"answer", b"its end"] {
@@ -283,11 +281,11 @@ async fn what_came_before_a_message_is_none_of_its_answer() {
         assert!(arrival.read <= Nanos::now());
         all.push(arrival);
         if all.len() == 2 {
-            assert_eq!(leg.heard().first, Some(all[0]));
+            assert_eq!(leg.heard(message).first, Some(all[0]));
             leg.began_with_last();
         }
     }
-    let heard = leg.heard();
+    let heard = leg.heard(message);
     assert_eq!(
         (heard.first, leg.last_arrival()),
         (Some(all[1]), Some(all[2]))
@@ -297,16 +295,38 @@ async fn what_came_before_a_message_is_none_of_its_answer() {
     let write = heard.write.unwrap();
     assert!(write.sent.is_some());
     let away = all[1].stamp.at.after(write.left().at);
-    assert_eq!(leg.away(), Some(away));
+    assert_eq!(leg.away(message), Some(away));
 
     // The next one.
-    leg.begin(true);
-    let heard = leg.heard();
+    let next = leg.begin(true);
+    let heard = leg.heard(next);
     assert_eq!(
         (heard.write, heard.first, leg.last_arrival()),
         (None, None, None)
     );
     assert!(!heard.has_end);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_that_comes_after_the_other_stamps_were_taken_is_taken_with_the_answer()
+{
+    let (mut stream, mut peer) = stamped().await;
+    let leg = Arc::clone(stream.leg());
+    SockRef::from(&peer).set_tcp_quickack(false).unwrap();
+    let message = ask_whole_way(&leg);
+    stream.write_all(b"request").await.unwrap();
+    leg.ask_nothing();
+    let is_pending = |leg: &Leg| leg.last_write().is_some_and(|it| it.is_pending());
+    until(&stream, |leg| {
+        leg.last_write().is_some_and(|it| !it.is_awaited())
+    })
+    .await;
+    assert!(is_pending(&leg), "it was acknowledged before it was read");
+
+    loopback::take(&peer).unwrap();
+    peer.write_all(b"answer").await.unwrap();
+    read(&mut stream, 6).await;
+    assert!(leg.heard(message).write.unwrap().acknowledged.is_some());
 }
 
 /// The kernel stamps what comes in once anybody wants that, which takes effect a little later.

@@ -75,7 +75,7 @@ impl Made for StampedStream {
         leg.begin(true);
         leg.ask_way();
         stream.write_all(b"!").await.unwrap();
-        leg.end();
+        leg.stop();
         peer.read_exact(&mut [0]).await.unwrap();
         assert!(stream.leg().is_prepared());
         stream

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use super::http2::StreamStamps;
-use crate::latency::{Arrival, Counts, Heard, Leg};
+use crate::latency::{Arrival, Counts, Heard, Leg, Message};
 
 /// What can be heard of one try.
 #[derive(Clone, Debug)]
 pub enum Hearing {
-    /// On a connection of its own; whether it is the first there.
-    Connection(Arc<Leg>, bool),
+    /// On a connection of its own: which message there; and whether it is the first.
+    Connection(Arc<Leg>, Message, bool),
     /// On a stream.
     Stream(Arc<StreamStamps>, u32),
 }
@@ -18,7 +18,7 @@ impl Hearing {
     /// What was heard.
     pub fn heard(&self) -> Heard {
         match self {
-            Self::Connection(leg, _) => leg.heard(),
+            Self::Connection(leg, message, _) => leg.heard(*message),
             Self::Stream(stamps, stream) => stamps.heard(*stream),
         }
     }
@@ -26,7 +26,7 @@ impl Hearing {
     /// From the request's last byte at the device to the answer's first.
     pub fn away(&self) -> Option<Duration> {
         match self {
-            Self::Connection(leg, _) => leg.away(),
+            Self::Connection(leg, message, _) => leg.away(*message),
             Self::Stream(stamps, stream) => stamps.away(*stream),
         }
     }
@@ -35,20 +35,20 @@ impl Hearing {
     /// connection's stamps since this was asked last.
     pub fn end_of_answer(&self) -> (Option<Arrival>, Counts) {
         match self {
-            Self::Connection(leg, _) => leg.end_of_answer(),
+            Self::Connection(leg, message, _) => leg.end_of_answer(*message),
             Self::Stream(stamps, stream) => stamps.end_of_answer(*stream),
         }
     }
 
     /// Whether it is the first on its connection.
     pub const fn is_new(&self) -> bool {
-        matches!(self, Self::Connection(_, true))
+        matches!(self, Self::Connection(_, _, true))
     }
 
     /// Nothing more is to be heard.
     pub fn end(&self) {
         match self {
-            Self::Connection(leg, _) => leg.end(),
+            Self::Connection(leg, message, _) => leg.end(*message),
             Self::Stream(stamps, stream) => stamps.forget(*stream),
         }
     }

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{Detail, Measured, Phase, Side};
 use crate::{
-    latency::{Book, Key, Leg, TcpInfo, Waypoints},
+    latency::{Book, Key, Leg, Message, TcpInfo, Waypoints},
     proxy::http::{hearing::Hearing, http2::StreamStamps, receipts::Receipts},
 };
 
@@ -62,7 +62,11 @@ impl Measured {
                 path: path.into(),
                 trace_id: None,
             })),
-            upstream: Some(Hearing::Connection(Arc::clone(server), false)),
+            upstream: Some(Hearing::Connection(
+                Arc::clone(server),
+                Message::default(),
+                false,
+            )),
             phase: Phase::Begun,
         }
     }

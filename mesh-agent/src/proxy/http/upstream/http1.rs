@@ -171,14 +171,15 @@ impl Upstream {
         pod: &Arc<PodProxy>,
         measuring: Measuring,
     ) -> Result<Response<Answer>, SendError> {
-        let is_measured = measuring.is_on();
-        let connected = is_measured.then(|| {
-            self.leg.begin(measuring.is_whole());
+        let is_new = !self.is_reused;
+        let measured = measuring.is_on().then(|| {
+            let message = self.leg.begin(measuring.is_whole());
             request.body_mut().tell_end(&self.leg);
-            (!self.is_reused).then(Nanos::now)
+            let hearing = Hearing::Connection(Arc::clone(&self.leg), message, is_new);
+            (hearing, is_new.then(Nanos::now))
         });
-        if !is_measured && self.leg.is_receiving() {
-            self.leg.end();
+        if measured.is_none() && self.leg.is_receiving() {
+            self.leg.stop();
         }
         let this = &mut *self;
         let mut answer = pin!(this.sender.try_send_request(request));
@@ -193,16 +194,13 @@ impl Upstream {
             answer.as_mut().poll(context)
         })
         .await;
-        if is_measured {
+        if measured.is_some() {
             this.leg.ask_nothing();
         }
         match answered {
             Ok(response) => Ok(response.map(|incoming| Answer {
                 incoming,
-                measured: connected.map(|since| {
-                    let leg = Arc::clone(&self.leg);
-                    (Hearing::Connection(leg, !self.is_reused), since)
-                }),
+                measured,
                 upstream: Some(self),
                 is_open: open,
                 pod: Arc::downgrade(pod),
@@ -241,7 +239,7 @@ impl Answer {
 
     /// It began with what came in last: what came before was only said before it.
     pub fn began_just_now(&self) {
-        if let Some((Hearing::Connection(leg, _), _)) = &self.measured {
+        if let Some((Hearing::Connection(leg, ..), _)) = &self.measured {
             leg.began_with_last();
         }
     }
