@@ -16,6 +16,8 @@ use arrayvec::ArrayString;
 use http::Method;
 use socket2::Socket;
 
+#[cfg(test)]
+use super::account::Account;
 use super::{
     sampler::{Rate, Sampler},
     series::Series,
@@ -112,12 +114,33 @@ pub struct Book {
     keeper: Mutex<Option<Socket>>,
     series: Mutex<HashMap<Key, Arc<Series>>>,
     traces: Mutex<VecDeque<Trace>>,
+    totals: Arc<Totals>,
+}
+
+/// What became of stamps and measured requests, of all that was added to series.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
     matched: AtomicU64,
     again: AtomicU64,
     unmatched: AtomicU64,
-    /// Requests whose measuring began, and those of them whose answers never ended.
     measured: AtomicU64,
     unfinished: AtomicU64,
+}
+
+impl Totals {
+    pub(super) fn add(&self, counts: BookCounts) {
+        for (all, new) in [
+            (&self.matched, counts.stamps.matched),
+            (&self.again, counts.stamps.again),
+            (&self.unmatched, counts.stamps.unmatched),
+            (&self.measured, counts.measured),
+            (&self.unfinished, counts.unfinished),
+        ] {
+            if new > 0 {
+                all.fetch_add(new, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 impl Default for Book {
@@ -131,11 +154,7 @@ impl Default for Book {
             keeper: Mutex::default(),
             series: Mutex::default(),
             traces: Mutex::default(),
-            matched: AtomicU64::new(0),
-            again: AtomicU64::new(0),
-            unmatched: AtomicU64::new(0),
-            measured: AtomicU64::new(0),
-            unfinished: AtomicU64::new(0),
+            totals: Arc::default(),
         }
     }
 }
@@ -219,42 +238,23 @@ impl Book {
         self.tells_clients.load(Ordering::Relaxed)
     }
 
-    /// A request is measured from now on.
-    pub fn begun(&self) {
-        self.measured.fetch_add(1, Ordering::Relaxed);
+    /// What became of stamps of no series.
+    pub fn count(&self, stamps: Counts) {
+        self.totals.add(BookCounts {
+            stamps,
+            ..BookCounts::default()
+        });
     }
 
-    /// Its answer never ended.
-    pub fn never_ended(&self) {
-        self.unfinished.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// What became of stamps.
-    pub fn count(&self, counts: Counts) {
-        for (all, new) in [
-            (&self.matched, counts.matched),
-            (&self.again, counts.again),
-            (&self.unmatched, counts.unmatched),
-        ] {
-            if new > 0 {
-                all.fetch_add(new, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// A measured request has ended.
-    pub fn add(&self, key: &Key, outcome: &Outcome, now: Instant) {
-        self.series_of(key, now).add(outcome, now);
-    }
-
-    /// The same of one that is remembered by itself, too.
+    /// A measured request has ended that is remembered by itself, too.
     #[cfg(test)]
-    pub fn add_and_remember(&self, trace: Trace) {
-        self.add(&trace.key, &trace.outcome, Instant::now());
+    pub fn add_and_remember(self: &Arc<Self>, trace: Trace) {
+        let (key, now) = (&trace.key, Instant::now());
+        Account::of(self, &key.pod, &key.destination, key.endpoint, now).add(trace.outcome, now);
         self.remember(trace);
     }
 
-    /// One that is remembered by itself.
+    /// One that is remembered by itself has ended.
     pub fn remember(&self, trace: Trace) {
         let mut traces = lock(&self.traces);
         if traces.len() == MOST_TRACES {
@@ -263,7 +263,7 @@ impl Book {
         traces.push_back(trace);
     }
 
-    fn series_of(&self, key: &Key, now: Instant) -> Arc<Series> {
+    pub(super) fn series_of(&self, key: &Key, now: Instant) -> Arc<Series> {
         let mut all = lock(&self.series);
         if let Some(series) = all.get(key) {
             return Arc::clone(series);
@@ -280,7 +280,8 @@ impl Book {
             }
         };
         let series = all.entry(key);
-        Arc::clone(series.or_insert_with(|| Arc::new(Series::new(now))))
+        let new = || Arc::new(Series::new(now, Arc::clone(&self.totals)));
+        Arc::clone(series.or_insert_with(new))
     }
 
     /// All series, by pod, destination and server.
@@ -309,21 +310,24 @@ impl Book {
 
     /// What became of stamps and requests.
     pub fn counts(&self) -> BookCounts {
+        for (_, series) in self.series() {
+            series.settle();
+        }
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         BookCounts {
             stamps: Counts {
-                matched: get(&self.matched),
-                again: get(&self.again),
-                unmatched: get(&self.unmatched),
+                matched: get(&self.totals.matched),
+                again: get(&self.totals.again),
+                unmatched: get(&self.totals.unmatched),
             },
-            measured: get(&self.measured),
-            unfinished: get(&self.unfinished),
+            measured: get(&self.totals.measured),
+            unfinished: get(&self.totals.unfinished),
         }
     }
 
     /// Forgets series without requests.
     pub fn sweep(&self, now: Instant) {
-        lock(&self.series).retain(|_, series| series.idle(now) < IDLE);
+        lock(&self.series).retain(|_, series| !series.forget_after(IDLE, now));
     }
 }
 
@@ -359,7 +363,7 @@ mod tests {
 
     #[test]
     fn there_are_never_more_series_and_requests_than_are_remembered() {
-        let book = Book::default();
+        let book = Arc::<Book>::default();
         for number in 0..3_000_u32 {
             book.add_and_remember(trace(&number.to_string(), 80));
         }
@@ -373,7 +377,7 @@ mod tests {
 
     #[test]
     fn what_is_idle_is_forgotten() {
-        let book = Book::default();
+        let book = Arc::<Book>::default();
         book.add_and_remember(trace("one", 80));
         book.sweep(Instant::now());
         assert_eq!(book.series().len(), 1);
@@ -383,7 +387,7 @@ mod tests {
 
     #[test]
     fn the_newest_requests_come_first() {
-        let book = Book::default();
+        let book = Arc::<Book>::default();
         for endpoint in [1, 2, 3] {
             book.add_and_remember(trace("one", endpoint));
         }

@@ -1,8 +1,11 @@
 //! The clock of the kernel's packet timestamps.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use nix::sys::time::TimeSpec;
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, clock_gettime},
+};
 
 /// A time of the system clock (`CLOCK_REALTIME`), in nanoseconds since 1970: what the kernel's software
 /// timestamps are in. It can be set, so that differences have to be looked at before they are believed.
@@ -12,13 +15,14 @@ pub struct Nanos(pub u64);
 impl Nanos {
     /// What it is now.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self(since.map_or(0, |since| since.as_nanos() as u64))
+        // A clock that every Linux has.
+        clock_gettime(ClockId::CLOCK_REALTIME).map_or(Self(0), Self::of)
     }
 
-    /// The same as this.
+    /// The same as this; 0 for a time before 1970.
     pub fn of(time: TimeSpec) -> Self {
-        Self(Duration::from(time).as_nanos() as u64)
+        let nanos = time.tv_sec() * 1_000_000_000 + time.tv_nsec();
+        Self(u64::try_from(nanos).unwrap_or(0))
     }
 
     /// From `earlier` to this, in nanoseconds; negative if it is the other way round.

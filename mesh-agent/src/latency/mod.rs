@@ -2,8 +2,10 @@
 //!
 //! Upwards: a socket that can be asked for stamps (`stream`, `socket`, `writable`), what is known of one
 //! connection (`leg`, `transmit_log`), the stages of one request (`stages`), which requests are measured
-//! (`sampler`), and which in full (`whole_way`), and what is remembered of them (`book`, `series`).
+//! (`sampler`), and which in full (`whole_way`), what is remembered of them (`book`,
+//! `series`), and what threads are about to add to that (`account`).
 
+mod account;
 mod book;
 mod cards;
 mod clock;
@@ -23,6 +25,7 @@ mod transmit_log;
 pub mod whole_way;
 mod writable;
 
+pub use account::Account;
 pub use book::{Book, BookCounts, Key, Outcome, Trace, TracePath};
 pub use cards::use_cards;
 pub use clock::Nanos;

@@ -1,14 +1,18 @@
 //! How long the stages of the requests of one pod to one server of one destination took.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
 
 use super::{
-    book::Outcome,
+    account::Account,
+    book::{Outcome, Totals},
     stages::{Source, Stage, Unclear},
 };
 
@@ -84,10 +88,44 @@ impl Figures {
         self.histogram(Figure::Total).map_or(0, Histogram::len)
     }
 
-    fn add_time(&mut self, figure: Figure, nanos: u64) {
+    fn add_times(&mut self, figure: Figure, all: impl Iterator<Item = u64>) {
+        let mut all = all.peekable();
+        if all.peek().is_none() {
+            return;
+        }
         let histogram = self.histograms[figure.index()].get_or_insert_with(empty);
-        // It grows to what it is given: that cannot fail.
-        let _grown = histogram.record(nanos.clamp(1, LONGEST));
+        // Many stages take no time at all.
+        let mut zeros = 0;
+        for nanos in all {
+            if nanos == 0 {
+                zeros += 1;
+            } else {
+                // It grows to what it is given: that cannot fail.
+                let _grown = histogram.record(nanos.min(LONGEST));
+            }
+        }
+        if zeros > 0 {
+            let _grown = histogram.record_n(1, zeros);
+        }
+    }
+
+    fn add_all(&mut self, outcomes: &[Outcome]) {
+        let clear = || outcomes.iter().filter_map(|it| it.stages.as_ref().ok());
+        for stage in Stage::ALL {
+            self.add_times(Figure::Stage(stage), clear().map(|it| it.get(stage)));
+        }
+        self.add_times(Figure::Total, clear().map(|it| it.total));
+        let of_clear = outcomes.iter().filter(|it| it.stages.is_ok());
+        let round_trips = of_clear.map(|it| it.info.rtt.as_nanos() as u64);
+        self.add_times(Figure::RoundTrip, round_trips.filter(|nanos| *nanos > 0));
+        for outcome in outcomes {
+            self.retransmits += u64::from(outcome.resent);
+            match outcome.stages {
+                Ok(_) => self.sources[outcome.source as usize] += 1,
+                Err(Unclear::Overlapping) => self.overlapping += 1,
+                Err(Unclear::Inconsistent) => self.inconsistent += 1,
+            }
+        }
     }
 
     /// Adds those of others.
@@ -121,7 +159,12 @@ fn empty() -> Histogram<u32> {
 
 /// The figures of one pod, destination and server.
 #[derive(Debug)]
-pub struct Series(Mutex<Kept>);
+pub struct Series {
+    kept: Mutex<Kept>,
+    totals: Arc<Totals>,
+    /// What is added from now on is lost: it is to be looked for again.
+    is_forgotten: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -131,78 +174,127 @@ struct Kept {
     before: Figures,
     begun: Instant,
     was_used: Instant,
+    /// Where more waits to be added.
+    accounts: Vec<Weak<Account>>,
 }
 
 impl Series {
-    /// One of no request.
-    pub fn new(now: Instant) -> Self {
-        Self(Mutex::new(Kept {
-            older: Figures::default(),
-            now: Figures::default(),
-            before: Figures::default(),
-            begun: now,
-            was_used: now,
-        }))
+    /// One of no request. What becomes of stamps and requests is counted in `totals`.
+    pub(super) fn new(now: Instant, totals: Arc<Totals>) -> Self {
+        Self {
+            kept: Mutex::new(Kept {
+                older: Figures::default(),
+                now: Figures::default(),
+                before: Figures::default(),
+                begun: now,
+                was_used: now,
+                accounts: Vec::new(),
+            }),
+            totals,
+            is_forgotten: AtomicBool::new(false),
+        }
     }
 
-    /// Adds a request.
-    pub fn add(&self, outcome: &Outcome, now: Instant) {
+    /// `account` is for it.
+    pub(super) fn open(&self, account: &Arc<Account>) {
         let mut kept = self.kept();
-        kept.was_used = now;
-        kept.turn_over(now);
-        let figures = &mut kept.now;
-        figures.retransmits += u64::from(outcome.resent);
-        match &outcome.stages {
-            Ok(stages) => {
-                for stage in Stage::ALL {
-                    figures.add_time(Figure::Stage(stage), stages.get(stage));
-                }
-                figures.add_time(Figure::Total, stages.total);
-                let rtt = outcome.info.rtt;
-                if !rtt.is_zero() {
-                    figures.add_time(Figure::RoundTrip, rtt.as_nanos() as u64);
-                }
-                figures.sources[outcome.source as usize] += 1;
-            }
-            Err(Unclear::Overlapping) => figures.overlapping += 1,
-            Err(Unclear::Inconsistent) => figures.inconsistent += 1,
+        kept.accounts.retain(|account| account.strong_count() > 0);
+        kept.accounts.push(Arc::downgrade(account));
+    }
+
+    /// Adds what waits in `account`.
+    pub(super) fn add(&self, account: &Account) {
+        let is_due = |kept: &Kept| account.waiting().since.is_some_and(|at| kept.is_due(at));
+        let mut kept = self.kept();
+        if is_due(&kept) {
+            // What waits elsewhere may be older.
+            drop(kept);
+            self.settle();
+            kept = self.kept();
         }
+        kept.take(account, &self.totals);
+    }
+
+    /// Adds what waits anywhere.
+    pub(super) fn settle(&self) {
+        self.with_all(|_| ());
     }
 
     /// Those since the agent started.
     pub fn since_start(&self) -> Figures {
-        let kept = self.kept();
-        let mut figures = kept.older.clone();
-        figures.add(&kept.before);
-        figures.add(&kept.now);
-        figures
+        self.with_all(|kept| {
+            let mut figures = kept.older.clone();
+            figures.add(&kept.before);
+            figures.add(&kept.now);
+            figures
+        })
     }
 
     /// Those of the last half to whole minute.
     pub fn recent(&self, now: Instant) -> Figures {
-        let mut kept = self.kept();
-        kept.turn_over(now);
-        let mut figures = kept.before.clone();
-        figures.add(&kept.now);
-        figures
+        self.with_all(|kept| {
+            kept.turn_over(now);
+            let mut figures = kept.before.clone();
+            figures.add(&kept.now);
+            figures
+        })
     }
 
-    /// Since when it was not used.
-    pub fn idle(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.kept().was_used)
+    /// Whether it was not used for so long by `now`. Then it is forgotten.
+    pub(super) fn forget_after(&self, idle: Duration, now: Instant) -> bool {
+        self.with_all(|kept| {
+            let is_idle = now.saturating_duration_since(kept.was_used) >= idle;
+            self.is_forgotten.store(is_idle, Ordering::Relaxed);
+            is_idle
+        })
+    }
+
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.is_forgotten.load(Ordering::Relaxed)
+    }
+
+    /// With what waits anywhere.
+    fn with_all<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> T {
+        let mut kept = self.kept();
+        let accounts = kept.accounts.iter().filter_map(Weak::upgrade);
+        // Whoever drops the last of an account adds what is left in it, which is not possible before this is unlocked.
+        let mut accounts: Vec<Arc<Account>> = accounts.collect();
+        accounts.sort_by_key(|account| account.waiting().since);
+        for account in &accounts {
+            kept.take(account, &self.totals);
+        }
+        let seen = look(&mut kept);
+        drop(kept);
+        drop(accounts);
+        seen
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Kept {
+    fn take(&mut self, account: &Account, totals: &Totals) {
+        let mut waiting = account.waiting();
+        totals.add(std::mem::take(&mut waiting.counts));
+        if let Some(since) = waiting.since.take() {
+            self.turn_over(since);
+            self.was_used = self.was_used.max(since);
+            self.now.add_all(&waiting.outcomes);
+            waiting.outcomes.clear();
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.begun) >= RECENT
+    }
+
     fn turn_over(&mut self, now: Instant) {
-        let age = now.saturating_duration_since(self.begun);
-        if age < RECENT {
+        if !self.is_due(now) {
             return;
         }
+        let age = now.saturating_duration_since(self.begun);
         self.older.add(&self.before);
         self.before = std::mem::take(&mut self.now);
         if age >= 2 * RECENT {
@@ -214,29 +306,48 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::latency::{Stages, TcpInfo};
+    use std::net::SocketAddr;
 
-    fn add(series: &Series, nanos: u64, now: Instant) {
-        let mut stages = Stages::default();
-        stages.total = nanos;
-        let outcome = Outcome {
-            stages: Ok(stages),
-            source: Source::Software,
-            info: TcpInfo::default(),
-            resent: 0,
-        };
-        series.add(&outcome, now);
+    use super::*;
+    use crate::latency::{Book, Stages, TcpInfo};
+
+    struct Adding {
+        account: Arc<Account>,
+        series: Arc<Series>,
+    }
+
+    impl Adding {
+        fn new(now: Instant) -> Self {
+            let book = Arc::<Book>::default();
+            let name: Arc<str> = "one".into();
+            let endpoint = SocketAddr::from(([10, 0, 0, 1], 80));
+            let account = Account::of(&book, &name, &name, endpoint, now);
+            let series = Arc::clone(&book.series()[0].1);
+            Self { account, series }
+        }
+
+        fn add(&self, nanos: u64, now: Instant) {
+            let mut stages = Stages::default();
+            stages.total = nanos;
+            let outcome = Outcome {
+                stages: Ok(stages),
+                source: Source::Software,
+                info: TcpInfo::default(),
+                resent: 0,
+            };
+            self.account.add(outcome, now);
+        }
     }
 
     #[test]
     fn what_is_recent_is_forgotten_and_what_is_since_the_start_is_not() {
         let begun = Instant::now();
-        let series = Series::new(begun);
-        add(&series, 1_000_000, begun);
+        let adding = Adding::new(begun);
+        let series = &adding.series;
+        adding.add(1_000_000, begun);
         let later = begun + RECENT + RECENT / 2;
         assert_eq!(series.recent(later).count(), 1);
-        add(&series, 2_000_000, later);
+        adding.add(2_000_000, later);
         assert_eq!(series.recent(later).count(), 2);
         assert_eq!(series.recent(later + RECENT).count(), 1);
         assert_eq!(series.recent(later + 3 * RECENT).count(), 0);
@@ -244,13 +355,30 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_of_the_time_when_it_came() {
+        let begun = Instant::now();
+        let adding = Adding::new(begun);
+        let series = &adding.series;
+        adding.add(1_000_000, begun);
+        // Nobody looks for long, and then come as many as are added at once.
+        let later = begun + 3 * RECENT;
+        for _ in 0..100 {
+            adding.add(2_000_000, later);
+        }
+        let recent = series.recent(later + RECENT / 2);
+        assert_eq!(recent.count(), 100);
+        assert_eq!(series.recent(later + RECENT).count(), recent.count());
+        assert_eq!(series.since_start().count(), 101);
+    }
+
+    #[test]
     fn times_are_kept_to_one_per_cent_and_memory_is_bounded() {
-        let series = Series::new(Instant::now());
+        let adding = Adding::new(Instant::now());
         let times = [0, 700, 90_000, 5_000_000, 2_000_000_000, u64::MAX];
         for nanos in times {
-            add(&series, nanos, Instant::now());
+            adding.add(nanos, Instant::now());
         }
-        let figures = series.since_start();
+        let figures = adding.series.since_start();
         let histogram = figures.histogram(Figure::Total).unwrap();
         assert_eq!(histogram.len(), times.len() as u64);
         let median = histogram.value_at_quantile(0.5) as f64;

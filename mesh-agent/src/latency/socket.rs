@@ -218,7 +218,19 @@ pub fn drain(socket: &impl AsRawFd, mut each: impl FnMut(TransmitStamp)) -> usiz
 
 /// Takes one stamp from the error queue of `socket`, if there is one; says how many that were.
 pub fn take_one(socket: &impl AsRawFd, mut each: impl FnMut(TransmitStamp)) -> usize {
-    take_some::<1>(socket.as_raw_fd(), &mut each)
+    let mut control = Control([0; CONTROL]);
+    let mut message = message(ptr::null_mut(), 0, &mut control, CONTROL);
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    // SAFETY: the message points to live memory of the length it gives, which the kernel only writes to.
+    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    if count < 0 {
+        return 0;
+    }
+    let there = message.msg_controllen.min(CONTROL);
+    if let Some(stamp) = control_messages::transmitted(&control.0[..there]) {
+        each(stamp);
+    }
+    1
 }
 
 fn take_some<const MOST: usize>(fd: RawFd, each: &mut impl FnMut(TransmitStamp)) -> usize {

@@ -5,7 +5,7 @@
 //! part, and two writes that go out as one segment have one stamp, that of the last. So the log keeps what was
 //! written, takes the first stamp of each kind, and asks for the last write of a message.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::AddAssign};
 
 use super::{
     HardwareNanos, cards,
@@ -80,6 +80,14 @@ pub struct Counts {
     pub again: u64,
     /// Stamps of no write that is remembered.
     pub unmatched: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.matched += other.matched;
+        self.again += other.again;
+        self.unmatched += other.unmatched;
+    }
 }
 
 /// The stamped writes of one connection.

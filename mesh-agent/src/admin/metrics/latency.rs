@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn servers_are_counted_together_and_the_last_trace_of_a_bucket_is_named() {
-        let book = Book::default();
+        let book = Arc::<Book>::default();
         book.add_and_remember(trace(3, Some(0xa)));
         book.add_and_remember(trace(4, Some(0xb)));
         book.add_and_remember(trace(4, None));

@@ -193,7 +193,7 @@ async fn of_a_message_that_is_taken_in_parts_the_last_part_is_known() {
     const LENGTH: usize = 3 << 20;
     const STALL: Duration = Duration::from_millis(50);
     let (mut stream, mut peer) = stamped().await;
-    let socket = socket2::SockRef::from(stream.get_ref());
+    let socket = SockRef::from(stream.get_ref());
     socket.set_send_buffer_size(256 << 10).unwrap();
     let leg = Arc::clone(stream.leg());
     ask_whole_way(&leg);

@@ -64,7 +64,7 @@ impl Queries {
             };
             let answered = answer.and_then(|answer| asked.answer(&answer));
             if let (Some(stamps), Some(query)) = (&stamps, &query) {
-                stamps.tell(&pod.latency, pod.servers.pod(), server, query, came);
+                stamps.tell(&pod.latency, &pod.servers.pod(), server, query, came);
             }
             if let Err(error) = answered {
                 tracing::debug!(

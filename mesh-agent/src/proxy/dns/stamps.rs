@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -13,14 +13,14 @@ use tokio::{io::Interest, net::UdpSocket};
 use super::query::Query;
 use crate::{
     latency::{
-        self, Arrival, Asked, Book, Key, Nanos, Outcome, Source, Stages, Stamp, TcpInfo, Trace,
+        self, Account, Arrival, Asked, Book, Nanos, Outcome, Source, Stages, Stamp, TcpInfo, Trace,
         TransmitLog, Waypoints, whole_way,
     },
     proxy::scratch::with_scratch,
 };
 
 /// The destination whose figures are those of DNS.
-const DNS: &str = "dns";
+static DNS: LazyLock<Arc<str>> = LazyLock::new(|| "dns".into());
 
 /// What stands for a method.
 fn method() -> Method {
@@ -82,8 +82,8 @@ impl DnsStamps {
     /// The app has its answer: tells `book` where the time went, if a server was asked.
     pub fn tell(
         &self,
-        book: &Book,
-        pod: Arc<str>,
+        book: &Arc<Book>,
+        pod: &Arc<str>,
         server: SocketAddr,
         query: &Query,
         came: Arrival,
@@ -115,11 +115,6 @@ impl DnsStamps {
             },
             ..Waypoints::default()
         };
-        let key = Key {
-            pod,
-            destination: DNS.into(),
-            endpoint: server,
-        };
         let outcome = Outcome {
             stages: Stages::of(&way),
             source: way.sent.source,
@@ -127,11 +122,12 @@ impl DnsStamps {
             resent: 0,
         };
         let now = Instant::now();
-        book.begun();
-        book.add(&key, &outcome, now);
+        let account = Account::of(book, pod, &DNS, server, now);
+        account.begun();
+        account.add(outcome, now);
         if whole_way::is_turn(now) {
             book.remember(Trace {
-                key,
+                key: account.key().clone(),
                 method: method(),
                 path: query.name().as_str().into(),
                 status: 0,

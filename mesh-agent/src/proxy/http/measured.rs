@@ -1,7 +1,6 @@
 //! A request whose packets are measured.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     latency::{
-        Answered, Arrival, Book, Heard, Key, Leg, Nanos, Outcome, Stage, Stages, Stamp, TcpInfo,
+        Account, Answered, Arrival, Heard, Leg, Nanos, Outcome, Stage, Stages, Stamp, TcpInfo,
         Trace, TracePath, Unclear, Waypoints, Write, whole_way,
     },
     policy::trace_context::Caller,
@@ -30,12 +29,12 @@ const CLOCKS_DIFFER: Duration = Duration::from_millis(10);
 /// A request whose packets are measured. Ends up in the book, unless its answer does not come to its end.
 #[derive(Debug)]
 pub struct Measured {
-    book: Arc<Book>,
     /// The client's connection.
     client: Arc<Leg>,
     /// Until the answer has ended: then it is the other way round.
     side: Option<Side>,
-    key: Key,
+    /// Where it is added to, once it is known who answers.
+    account: Option<Arc<Account>>,
     status: u16,
     tries: u32,
     way: Waypoints,
@@ -145,16 +144,11 @@ impl Measured {
         };
         let is_whole = whole_way::is_turn(now) || is_wanted;
         Some(Box::new(Self {
-            book: Arc::clone(book),
             blocked_before: side.leg().blocked(),
             begun: now,
             client: Arc::clone(side.leg()),
             side: Some(side),
-            key: Key {
-                pod: session.pod.servers.pod(),
-                destination: Arc::clone(&destination.name),
-                endpoint: SocketAddr::from(([0, 0, 0, 0], 0)),
-            },
+            account: None,
             status: 0,
             tries: 0,
             way: Waypoints {
@@ -185,16 +179,17 @@ impl Measured {
         now
     }
 
-    /// The try that began at `tried` is answered by `endpoint`, over a connection that was there since `connected`, or before
-    /// the try began.
+    /// The try that began at `tried` is answered by `endpoint` of `destination`, over a connection that was there since
+    /// `connected`, or before the try began.
     pub fn answered(
         &mut self,
+        session: &Session,
+        destination: &Destination,
         endpoint: &Endpoint,
         tried: Nanos,
         connected: Option<Nanos>,
         upstream: Hearing,
     ) {
-        self.key.endpoint = endpoint.address;
         self.way.last_try = tried;
         self.way.connected = connected.map_or(tried, |at| at.max(tried));
         let heard = upstream.heard();
@@ -204,6 +199,7 @@ impl Measured {
         let acknowledged = way.acknowledged;
         // Not by the stamps: their clock can be set.
         let now = Instant::now();
+        let (book, pod, name) = (&session.pod.latency, &session.pod_name, &destination.name);
         let bound = endpoint.round_trip.bound(
             Answered {
                 least: heard.info.least_rtt,
@@ -211,10 +207,11 @@ impl Measured {
                 acknowledged: acknowledged.map(|at| at.after(sent)),
                 gap: acknowledged.map_or(Duration::ZERO, |at| answered.after(at)),
             },
-            self.book.age(now),
+            book.age(now),
         );
         way.least_rtt = (!bound.is_zero()).then_some(bound.as_nanos() as u64);
         self.upstream = Some(upstream);
+        self.account = Some(Account::of(book, pod, name, endpoint.address, now));
     }
 
     fn take_request(&mut self, heard: &Heard) {
@@ -270,11 +267,11 @@ impl Measured {
 
     /// The answer has come to its end.
     pub fn ended(mut self: Box<Self>) {
-        let Some(upstream) = self.upstream.take() else {
+        let (Some(upstream), Some(account)) = (self.upstream.take(), &self.account) else {
             return;
         };
         let (answered_last, counts) = upstream.end_of_answer();
-        self.book.count(counts);
+        account.count(counts);
         let Some((first, last)) = self.side.as_ref().and_then(Side::look) else {
             return;
         };
@@ -326,8 +323,10 @@ impl Measured {
         } else {
             Stages::of(way)
         };
-        if self.is_whole {
-            self.book.count(leg.take_counts());
+        if self.is_whole
+            && let Some(account) = &self.account
+        {
+            account.count(leg.take_counts());
         }
         self.tell(stages, instant);
     }
@@ -340,10 +339,13 @@ impl Measured {
             info: self.info,
             resent: self.resent,
         };
-        self.book.add(&self.key, &outcome, now);
+        let Some(account) = &self.account else {
+            return;
+        };
+        account.add(outcome, now);
         if let Some(detail) = self.detail.take() {
-            self.book.remember(Trace {
-                key: self.key.clone(),
+            account.book().remember(Trace {
+                key: account.key().clone(),
                 method: detail.method,
                 path: detail.path,
                 status: self.status,
@@ -357,13 +359,13 @@ impl Measured {
 
     /// Puts it into the answer whose end it waits for.
     pub fn follow(mut self: Box<Self>, answer: &mut Response<AnswerBody>) {
-        if self.upstream.is_none() {
+        let Some(account) = &self.account else {
             // The agent's own answer.
             return;
-        }
+        };
         self.status = answer.status().as_u16();
-        self.book.begun();
-        if self.book.tells_clients()
+        account.begun();
+        if account.book().tells_clients()
             && let Some(timing) = self.server_timing()
         {
             answer.headers_mut().append("server-timing", timing);
@@ -384,8 +386,11 @@ impl Drop for Measured {
                 let write = self.is_whole().then(|| self.client.last_write());
                 self.replied(write.flatten());
             }
-            _ if self.status != 0 => self.book.never_ended(),
-            _ => {}
+            _ => {
+                if let Some(account) = self.account.as_ref().filter(|_| self.status != 0) {
+                    account.never_ended();
+                }
+            }
         }
         if let Some(upstream) = &self.upstream {
             upstream.end();

@@ -59,7 +59,7 @@ impl Observed {
             exchanged: Some(Box::new(Exchanged {
                 begun: SystemTime::now(),
                 took: Duration::ZERO,
-                pod: session.pod.servers.pod(),
+                pod: Arc::clone(&session.pod_name),
                 is_inbound: session.is_inbound(),
                 client: session.client,
                 destination: Arc::clone(destination),

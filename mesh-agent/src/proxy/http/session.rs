@@ -26,6 +26,8 @@ use crate::{
 pub struct Session {
     /// The pod it comes from.
     pub pod: Arc<PodProxy>,
+    /// That pod's name.
+    pub pod_name: Arc<str>,
     /// The client's end.
     pub client: SocketAddr,
     /// Whom servers take for their client.
@@ -54,6 +56,7 @@ impl Session {
     /// A connection of `client`'s, whose requests are for `target`.
     pub fn new(pod: Arc<PodProxy>, client: SocketAddr, seen_as: SeenAs, target: Target) -> Self {
         Self {
+            pod_name: pod.servers.pod(),
             pod,
             client,
             seen_as,

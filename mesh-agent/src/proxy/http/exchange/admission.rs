@@ -28,9 +28,8 @@ impl Exchange<'_> {
             return Ok(());
         };
         let now = Instant::now();
-        let pod = self.session.pod.servers.pod();
         let asking = Asking {
-            pod: &pod,
+            pod: &self.session.pod_name,
             headers: Some(&self.head.headers),
             is_critical: self.is_critical(&policy.critical),
         };

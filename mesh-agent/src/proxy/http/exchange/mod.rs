@@ -331,15 +331,7 @@ impl<'a> Exchange<'a> {
                     self.judge(&outcome, grpc_status, took);
                     let answer = outcome.map_err(|error| error.reason())?;
                     self.answered_by = Some(endpoint.address);
-                    if let Some(measured) = &mut self.measured
-                        && let (Some(began), Some((hearing, since))) =
-                            (began, answer.body().hearing())
-                    {
-                        measured.answered(&endpoint, began, since, hearing);
-                        if endpoint.round_trip.wants_handshake() {
-                            self.measure_handshake(endpoint);
-                        }
-                    }
+                    self.measure(endpoint, began, &answer);
                     return Ok((answer, guard));
                 }
             }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Version, header};
+use http::{Request, Response, Version, header};
 use http_body::Body as _;
 use tokio::time::timeout;
 
@@ -17,6 +17,7 @@ use crate::{
     proxy::{
         destinations::{Destination, Endpoint},
         http::{
+            body::AnswerBody,
             deadlines,
             hearing::Measuring,
             http2::Waiting,
@@ -142,8 +143,26 @@ impl<'a> Exchange<'a> {
         })
     }
 
+    /// The try that began at `began` has the answer that the request gets.
+    pub(super) fn measure(
+        &mut self,
+        endpoint: Arc<Endpoint>,
+        began: Option<Nanos>,
+        answer: &Response<AnswerBody>,
+    ) {
+        if let Some(measured) = &mut self.measured
+            && let (Some(began), Some((hearing, since))) = (began, answer.body().hearing())
+        {
+            let (session, destination) = (self.session, self.destination);
+            measured.answered(session, destination, &endpoint, began, since, hearing);
+            if endpoint.round_trip.wants_handshake() {
+                self.measure_handshake(endpoint);
+            }
+        }
+    }
+
     /// Has a connection made to a server whose handshake tells what the network takes. Nobody waits for it.
-    pub(super) fn measure_handshake(&self, endpoint: Arc<Endpoint>) {
+    fn measure_handshake(&self, endpoint: Arc<Endpoint>) {
         let session = self.session;
         let mut key = Key {
             server: endpoint.address,

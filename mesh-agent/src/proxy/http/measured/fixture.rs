@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{Detail, Measured, Phase, Side};
 use crate::{
-    latency::{Book, Key, Leg, Message, TcpInfo, Waypoints},
+    latency::{Account, Book, Leg, Message, TcpInfo, Waypoints},
     proxy::http::{hearing::Hearing, http2::StreamStamps, receipts::Receipts},
 };
 
@@ -40,17 +40,15 @@ impl Measured {
     }
 
     fn answered_by(book: &Arc<Book>, side: Side, server: &Arc<Leg>, path: &str) -> Self {
+        let (pod, destination) = ("client".into(), "server".into());
+        let endpoint = SocketAddr::from(([0, 0, 0, 0], 0));
+        let now = Instant::now();
         Self {
-            book: Arc::clone(book),
             blocked_before: side.leg().blocked(),
-            begun: Instant::now(),
+            begun: now,
             client: Arc::clone(side.leg()),
             side: Some(side),
-            key: Key {
-                pod: "client".into(),
-                destination: "server".into(),
-                endpoint: SocketAddr::from(([0, 0, 0, 0], 0)),
-            },
+            account: Some(Account::of(book, &pod, &destination, endpoint, now)),
             status: 200,
             tries: 1,
             way: Waypoints::default(),
