@@ -19,6 +19,7 @@ use socket2::Socket;
 #[cfg(test)]
 use super::account::Account;
 use super::{
+    pace::Pace,
     sampler::{Rate, Sampler},
     series::Series,
     socket::{self, TcpInfo},
@@ -34,6 +35,11 @@ const OTHERS: &str = "others";
 const MOST_TRACES: usize = 1024;
 /// For how long it is remembered that somebody waits for requests.
 const AWAITED: Duration = Duration::from_secs(2);
+/// Connections that are made for their handshakes only, to all servers together.
+const HANDSHAKES: Pace = Pace {
+    every: Duration::from_millis(100),
+    at_once: 10,
+};
 /// After so long without a request a series is forgotten.
 const IDLE: Duration = Duration::from_mins(15);
 
@@ -110,6 +116,8 @@ pub struct Book {
     since: Instant,
     /// Until when somebody waits for the next requests to some destination, in milliseconds of its age; or 0.
     awaited: AtomicU64,
+    /// When the next connection may be made for its handshake only.
+    next_handshake: Mutex<Option<Instant>>,
     /// Has the kernel stamp what comes in, before there is a connection that asks for it.
     keeper: Mutex<Option<Socket>>,
     series: Mutex<HashMap<Key, Arc<Series>>>,
@@ -151,6 +159,7 @@ impl Default for Book {
             tells_clients: AtomicBool::new(false),
             since: Instant::now(),
             awaited: AtomicU64::new(0),
+            next_handshake: Mutex::default(),
             keeper: Mutex::default(),
             series: Mutex::default(),
             traces: Mutex::default(),
@@ -230,7 +239,22 @@ impl Book {
     /// Whether somebody does, so that any request may be one that is measured.
     pub fn is_awaited(&self) -> bool {
         let until = self.awaited.load(Ordering::Relaxed);
-        until > 0 && self.age(Instant::now()).as_millis() < u128::from(until)
+        if until == 0 {
+            return false;
+        }
+        let is_awaited = self.age(Instant::now()).as_millis() < u128::from(until);
+        if !is_awaited {
+            // No more looks at the clock, unless somebody has come meanwhile.
+            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+            let _newer = self.awaited.compare_exchange(until, 0, set, get);
+        }
+        is_awaited
+    }
+
+    /// At which age a connection may be made for its handshake only, if somebody wants one `now`: not too many in a second,
+    /// however many servers there are.
+    pub fn handshake_turn(&self, now: Instant) -> Duration {
+        self.age(HANDSHAKES.reserve(&mut lock(&self.next_handshake), now))
     }
 
     /// Whether answers say where their time went.
@@ -373,6 +397,27 @@ mod tests {
         let count = others.map(|(_, series)| series.since_start().count());
         assert_eq!(count, Some(3_000 - MOST_SERIES as u64));
         assert_eq!(book.traces(usize::MAX, |_| true).len(), MOST_TRACES);
+    }
+
+    #[test]
+    fn nobody_is_waited_for_for_good() {
+        let book = Book {
+            since: Instant::now().checked_sub(3 * AWAITED).unwrap(),
+            ..Book::default()
+        };
+        assert!(!book.is_awaited());
+        book.is_waited_for();
+        assert!(book.is_awaited());
+        // As if that had been said some time ago.
+        book.awaited.store(1, Ordering::Relaxed);
+        assert!(!book.is_awaited());
+        assert_eq!(
+            book.awaited.load(Ordering::Relaxed),
+            0,
+            "each look is one at the clock"
+        );
+        book.is_waited_for();
+        assert!(book.is_awaited());
     }
 
     #[test]

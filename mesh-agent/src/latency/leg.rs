@@ -280,7 +280,7 @@ impl Leg {
 
     /// Something came in and was read just now. Whether it is the first since the message began, and stamps of that are
     /// awaited.
-    pub(super) fn arrived(&self, stamps: Option<Stamps>) -> bool {
+    pub fn arrived(&self, stamps: Option<Stamps>) -> bool {
         let arrival = Arrival::now(stamps);
         self.has_arrived.store(true, Ordering::Relaxed);
         self.log().get_or_insert_default().arrived(arrival)

@@ -15,6 +15,7 @@ mod leg;
 #[cfg(test)]
 pub mod loopback;
 mod nanos;
+mod pace;
 mod round_trip;
 mod sampler;
 mod series;

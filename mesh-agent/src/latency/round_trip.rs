@@ -32,6 +32,8 @@ pub struct RoundTrip {
     /// When there was a new connection last, or one was asked for, likewise.
     asked: AtomicU64,
     is_in_doubt: AtomicBool,
+    /// When it has its turn for a new connection, likewise.
+    turn: AtomicU64,
 }
 
 /// What one request says of it.
@@ -55,6 +57,7 @@ impl RoundTrip {
         self.at.store(millis, Ordering::Relaxed);
         self.asked.store(millis, Ordering::Relaxed);
         self.is_in_doubt.store(false, Ordering::Relaxed);
+        self.turn.store(0, Ordering::Relaxed);
     }
 
     /// What the network takes at most, for a request that was answered like this.
@@ -114,9 +117,22 @@ impl RoundTrip {
         }
     }
 
-    /// Whether the handshake of a new connection would tell; once.
-    pub fn wants_handshake(&self) -> bool {
-        self.is_in_doubt.load(Ordering::Relaxed) && self.is_in_doubt.swap(false, Ordering::Relaxed)
+    /// Whether a connection is to be made `now` for its handshake, which would tell: once, and when it is its turn, which `turn`
+    /// says if there is doubt.
+    pub fn wants_handshake(&self, now: Duration, turn: impl FnOnce() -> Duration) -> bool {
+        if !self.is_in_doubt.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut due = self.turn.load(Ordering::Relaxed);
+        if due == 0 {
+            due = millis(turn());
+            self.turn.store(due, Ordering::Relaxed);
+        }
+        let is_due = millis(now) >= due && self.is_in_doubt.swap(false, Ordering::Relaxed);
+        if is_due {
+            self.turn.store(0, Ordering::Relaxed);
+        }
+        is_due
     }
 }
 
@@ -164,21 +180,21 @@ mod tests {
         // With the answer: the network or the server.
         let late = kept(20 * MILLI, Duration::ZERO);
         assert_eq!(round_trip.bound(late, now), MILLI / 10);
-        assert!(round_trip.wants_handshake());
-        assert!(!round_trip.wants_handshake());
+        assert!(round_trip.wants_handshake(now, || now));
+        assert!(!round_trip.wants_handshake(now, || now));
         round_trip.handshake(18 * MILLI, now);
         // And it stays noticed as long as there are requests.
         for _ in 0..100 {
             now += SECOND;
             assert_eq!(round_trip.bound(late, now), 18 * MILLI);
-            if round_trip.wants_handshake() {
+            if round_trip.wants_handshake(now, || now) {
                 round_trip.handshake(18 * MILLI, now);
             }
         }
         // What is not known any more is asked for again.
         now += FRESH;
         assert_eq!(round_trip.bound(late, now), MILLI / 10);
-        assert!(round_trip.wants_handshake());
+        assert!(round_trip.wants_handshake(now, || now));
     }
 
     #[test]
@@ -190,7 +206,7 @@ mod tests {
         let early = kept(MILLI / 5, Duration::ZERO);
         now += PATIENCE;
         round_trip.bound(early, now);
-        assert!(round_trip.wants_handshake());
+        assert!(round_trip.wants_handshake(now, || now));
         round_trip.handshake(MILLI / 10, now);
         assert_eq!(round_trip.bound(early, now), MILLI / 10);
     }
@@ -202,8 +218,9 @@ mod tests {
         let mut asked = 0;
         // Also if none comes about.
         for milli in 0..100_000 {
-            round_trip.bound(late, milli * MILLI);
-            asked += u32::from(round_trip.wants_handshake());
+            let now = milli * MILLI;
+            round_trip.bound(late, now);
+            asked += u32::from(round_trip.wants_handshake(now, || now));
         }
         assert_eq!(asked, 10);
     }
@@ -217,7 +234,7 @@ mod tests {
             ..kept(5 * MILLI, Duration::ZERO)
         };
         round_trip.bound(late, now);
-        assert!(round_trip.wants_handshake());
+        assert!(round_trip.wants_handshake(now, || now));
         round_trip.handshake(MILLI / 10, now);
         // One that is long ago is still better than that.
         assert_eq!(round_trip.bound(late, now + 2 * FRESH), MILLI / 10);
@@ -228,11 +245,11 @@ mod tests {
         let round_trip = RoundTrip::default();
         let at_once = kept(MILLI, 10 * MILLI);
         assert_eq!(round_trip.bound(at_once, SECOND), MILLI);
-        assert!(!round_trip.wants_handshake());
+        assert!(!round_trip.wants_handshake(SECOND, || SECOND));
         // This one was held back.
         let held = kept(5 * MILLI, 10 * MILLI);
         assert_eq!(round_trip.bound(held, SECOND), MILLI / 10);
-        assert!(round_trip.wants_handshake());
+        assert!(round_trip.wants_handshake(SECOND, || SECOND));
     }
 
     #[test]
@@ -243,10 +260,35 @@ mod tests {
         let late = kept(20 * MILLI, Duration::ZERO);
         for second in 1..3000 {
             round_trip.bound(late, now + second * SECOND);
-            if round_trip.wants_handshake() {
+            if round_trip.wants_handshake(now, || now) {
                 return;
             }
         }
         panic!("in 50 minutes no handshake was asked for");
+    }
+
+    /// Thousands of servers, of which nothing is known and that all have requests: all have their turn.
+    #[test]
+    fn of_many_servers_each_is_asked_after_a_while_and_never_too_many_at_once() {
+        let book = crate::latency::Book::default();
+        let servers: Vec<RoundTrip> = (0..1_000).map(|_| RoundTrip::default()).collect();
+        let begin = std::time::Instant::now();
+        let late = kept(20 * MILLI, Duration::ZERO);
+        let mut asked = vec![0; servers.len()];
+        for second in 0..120_u32 {
+            let (now, instant) = (second * SECOND, begin + second * SECOND);
+            let mut at_once = 0;
+            for (server, asked) in servers.iter().zip(&mut asked) {
+                server.bound(late, now);
+                if server.wants_handshake(now, || book.handshake_turn(instant)) {
+                    server.handshake(18 * MILLI, now);
+                    *asked += 1;
+                    at_once += 1;
+                }
+            }
+            // One too many where a turn and a second are the same.
+            assert!(at_once <= 11, "{at_once} at {second}");
+        }
+        assert!(asked.iter().all(|count| *count > 0), "{asked:?}");
     }
 }

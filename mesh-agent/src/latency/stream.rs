@@ -17,7 +17,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -273,6 +276,9 @@ impl StampedStream {
         loop {
             let mut look = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
             let looked = poll(&mut look, PollTimeout::ZERO);
+            if looked == Err(Errno::EINTR) {
+                continue;
+            }
             let flags = look[0].revents().unwrap_or(PollFlags::empty());
             if looked.is_ok() && !flags.contains(PollFlags::POLLERR) {
                 return false;

@@ -106,6 +106,7 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rand::{SeedableRng as _, rngs::SmallRng};
 
     use super::*;
 
@@ -115,42 +116,59 @@ mod tests {
     };
     const MS: Duration = Duration::from_millis(1);
 
-    /// How many of 1,000 requests a second are sent to a server that does so well.
-    fn sent(throttle: &mut Throttle, now: &mut Instant, seconds: u32, accepts: f64) -> u32 {
-        let mut sent = 0;
-        for _ in 0..seconds * 1000 {
-            *now += MS;
-            if throttle.admit(LIMITS, *now, rand::random) {
-                sent += 1;
-                throttle.record(rand::random::<f64>() < accepts, *now);
+    struct Server {
+        throttle: Throttle,
+        now: Instant,
+        /// Not by chance: one test in some hundred would see the first ones fail.
+        random: SmallRng,
+    }
+
+    impl Server {
+        fn new() -> Self {
+            Self {
+                throttle: Throttle::new(LIMITS),
+                now: Instant::now(),
+                random: SmallRng::seed_from_u64(1),
             }
         }
-        sent
+
+        /// How many of 1,000 requests a second are sent if it does so well.
+        fn sent(&mut self, seconds: u32, accepts: f64) -> u32 {
+            let mut sent = 0;
+            for _ in 0..seconds * 1000 {
+                self.now += MS;
+                let chance = || self.random.random();
+                if self.throttle.admit(LIMITS, self.now, chance) {
+                    sent += 1;
+                    let is_accepted = self.random.random::<f64>() < accepts;
+                    self.throttle.record(is_accepted, self.now);
+                }
+            }
+            sent
+        }
     }
 
     #[test]
     fn what_is_broken_gets_probes_and_recovers() {
-        let mut now = Instant::now();
-        let mut throttle = Throttle::new(LIMITS);
-        assert_eq!(sent(&mut throttle, &mut now, 20, 1.0), 20_000);
+        let mut server = Server::new();
+        assert_eq!(server.sent(20, 1.0), 20_000);
         // One a second, and by the formula one in 10,000.
-        sent(&mut throttle, &mut now, 30, 0.0);
-        let probes = sent(&mut throttle, &mut now, 100, 0.0);
+        server.sent(30, 0.0);
+        let probes = server.sent(100, 0.0);
         assert!((95..150).contains(&probes), "{probes} probes in 100 s");
         // A second until it is seen, two until it is believed.
-        let recovering = sent(&mut throttle, &mut now, 10, 1.0);
+        let recovering = server.sent(10, 1.0);
         assert!(recovering > 6_500, "{recovering}");
-        assert_eq!(sent(&mut throttle, &mut now, 10, 1.0), 10_000);
+        assert_eq!(server.sent(10, 1.0), 10_000);
     }
 
     #[test]
     fn as_many_failures_as_successes_are_borne_and_no_more() {
-        let mut now = Instant::now();
-        let mut throttle = Throttle::new(LIMITS);
+        let mut server = Server::new();
         // With K = 2.
-        assert!(sent(&mut throttle, &mut now, 60, 0.6) > 59_000);
-        sent(&mut throttle, &mut now, 60, 0.3);
-        let few = sent(&mut throttle, &mut now, 10, 0.3);
+        assert!(server.sent(60, 0.6) > 59_000);
+        server.sent(60, 0.3);
+        let few = server.sent(10, 0.3);
         assert!(few < 5_000, "{few} of 10,000");
     }
 

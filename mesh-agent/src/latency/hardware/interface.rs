@@ -1,6 +1,6 @@
 //! The interfaces of a network namespace, with what they can and what they are set to.
 
-use std::{fmt, io};
+use std::{fmt, io, path::PathBuf};
 
 use nix::net::if_::{if_indextoname, if_nameindex};
 use serde::Serialize;
@@ -105,6 +105,12 @@ pub(super) fn name_of(index: u32) -> Option<String> {
     // The library takes having found none for an empty name.
     let name = name.to_string_lossy().into_owned();
     (!name.is_empty()).then_some(name)
+}
+
+/// The device behind the interface of this name, as sysfs has it: a card has the same one whatever its name and number
+/// are. `None` if there is none, or no sysfs.
+pub(super) fn device_of(name: &str) -> Option<PathBuf> {
+    std::fs::canonicalize(format!("/sys/class/net/{name}/device")).ok()
 }
 
 /// A socket to ask about interfaces of its network namespace with.

@@ -75,6 +75,7 @@ mod tests {
     fn entry(former: Setting, asked: Setting, made: Option<Setting>) -> Entry {
         Entry {
             index: 2,
+            device: None,
             former,
             asked,
             made,

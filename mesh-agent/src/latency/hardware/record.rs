@@ -11,7 +11,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::Setting;
+use super::{Setting, interface::device_of};
 
 /// One card that was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ use super::Setting;
 pub(super) struct Entry {
     /// Number of its interface.
     pub index: u32,
+    /// The card itself. Not known to earlier agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
     /// What it was set to.
     pub former: Setting,
     /// What we asked for.
@@ -29,6 +32,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whether it is of the card that has this name now, as far as that is known: another one may have its number.
+    pub fn is_of(&self, name: &str) -> bool {
+        self.device.is_none() || self.device == device_of(name)
+    }
+
     /// Whether `now` is what we set, so that nobody else has changed it since.
     pub fn is_ours(&self, now: Setting) -> bool {
         now == self.asked || Some(now) == self.made
@@ -149,6 +157,7 @@ mod tests {
     fn entry(index: u32) -> Entry {
         Entry {
             index,
+            device: None,
             former: Setting::default(),
             asked: Setting {
                 transmit: 1,
@@ -180,6 +189,23 @@ mod tests {
         assert_eq!(record.entries(), [made]);
         record.delete().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_card_is_not_taken_for_another_that_has_its_number() {
+        assert!(
+            entry(1).is_of("lo"),
+            "of an agent that did not write it down"
+        );
+        let of_card = Entry {
+            device: Some("/sys/devices/pci0000:00/0000:00:09.0".into()),
+            ..entry(1)
+        };
+        assert!(!of_card.is_of("lo"));
+        let written = serde_json::to_vec(std::slice::from_ref(&of_card)).unwrap();
+        assert_eq!(read(&written), [of_card]);
+        let earlier = serde_json::to_string(&entry(1)).unwrap();
+        assert!(!earlier.contains("device"), "{earlier}");
     }
 
     #[test]

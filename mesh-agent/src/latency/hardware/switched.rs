@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Interface,
-    interface::{any_socket, name_of},
+    interface::{any_socket, device_of, name_of},
     ioctls,
     links::Departure,
     plan::{Plan, plan},
@@ -117,7 +117,8 @@ impl Switched {
             return Ok(());
         };
         let is_there = |entry: &Entry| {
-            let interface = interfaces.iter().find(|known| known.index == entry.index);
+            let mut known = interfaces.iter().filter(|known| known.index == entry.index);
+            let interface = known.find(|known| entry.is_of(&known.name));
             let setting = interface.and_then(|interface| interface.setting);
             setting.is_some_and(|now| entry.is_ours(now))
         };
@@ -140,7 +141,9 @@ impl Switched {
             return Ok(());
         };
         let mut entries = record.entries().iter();
-        let earlier = entries.find(|entry| entry.index == interface.index);
+        let is_its =
+            |entry: &&Entry| entry.index == interface.index && entry.is_of(&interface.name);
+        let earlier = entries.find(is_its);
         match plan(interface, earlier) {
             Plan::CannotStamp => return Ok(()),
             Plan::Foreign => tracing::debug!("{interface}: used as it is"),
@@ -151,6 +154,7 @@ impl Switched {
             Plan::SwitchOn(asked) => {
                 let mut entry = Entry {
                     index: interface.index,
+                    device: device_of(&interface.name),
                     former: interface.setting.unwrap_or_default(),
                     asked,
                     made: None,
@@ -213,6 +217,12 @@ fn restore(socket: &socket2::Socket, entry: &Entry) -> io::Result<()> {
     let Some(name) = name_of(entry.index) else {
         return Ok(());
     };
+    if !entry.is_of(&name) {
+        tracing::info!(
+            "{name} has the number of a card that is gone: that one's hardware timestamps stay as they are"
+        );
+        return Ok(());
+    }
     let Ok(now) = ioctls::setting(socket, &name) else {
         return Ok(());
     };

@@ -272,13 +272,15 @@ impl Measured {
         };
         let (answered_last, counts) = upstream.end_of_answer();
         account.count(counts);
-        let Some((first, last)) = self.side.as_ref().and_then(Side::look) else {
+        let received = self.side.as_ref().and_then(Side::look);
+        let (Some((first, last)), Some(answered_last)) = (received, answered_last) else {
+            // So many are under way on its connection that it was lost from sight.
             return;
         };
         let way = &mut self.way;
         way.received_first = first;
         way.received_last = last.unwrap_or(first);
-        way.answered_last = answered_last.unwrap_or_default();
+        way.answered_last = answered_last;
         if last.is_none() || self.phase == Phase::Overlapping {
             self.tell(Err(Unclear::Overlapping), Instant::now());
             return;

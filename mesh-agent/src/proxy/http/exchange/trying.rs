@@ -155,7 +155,9 @@ impl<'a> Exchange<'a> {
         {
             let (session, destination) = (self.session, self.destination);
             measured.answered(session, destination, &endpoint, began, since, hearing);
-            if endpoint.round_trip.wants_handshake() {
+            let (book, now) = (&session.pod.latency, Instant::now());
+            let turn = || book.handshake_turn(now);
+            if endpoint.round_trip.wants_handshake(book.age(now), turn) {
                 self.measure_handshake(endpoint);
             }
         }

@@ -4,6 +4,7 @@
 const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
 
 /// Something that a byte of a connection is.
@@ -13,6 +14,8 @@ pub enum Seen {
     Headers(u32),
     /// The last byte of what one side says on this stream is before this offset in the bytes that were given.
     End(u32, usize),
+    /// One side ends this stream in both directions.
+    Reset(u32),
 }
 
 /// Follows the frames of one direction.
@@ -63,8 +66,10 @@ impl Frames {
             let [a, b, c, kind, flags, stream @ ..] = self.head;
             self.left = u32::from_be_bytes([0, a, b, c]) as usize;
             let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
-            if kind == HEADERS {
-                seen(Seen::Headers(stream));
+            match kind {
+                HEADERS => seen(Seen::Headers(stream)),
+                RST_STREAM => seen(Seen::Reset(stream)),
+                _ => {}
             }
             if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
                 self.ends = Some(stream);
@@ -93,8 +98,10 @@ mod tests {
                 bytes.extend(&(length as u32).to_be_bytes()[1..]);
                 bytes.extend([kind, flags]);
                 bytes.extend(stream.to_be_bytes());
-                if kind == HEADERS {
-                    expected.push(Seen::Headers(stream));
+                match kind {
+                    HEADERS => expected.push(Seen::Headers(stream)),
+                    RST_STREAM => expected.push(Seen::Reset(stream)),
+                    _ => {}
                 }
                 bytes.extend(std::iter::repeat_n(0xee, length));
                 if kind <= HEADERS && flags & END_STREAM != 0 {
@@ -109,7 +116,7 @@ mod tests {
                 let end = (at + cuts.next().unwrap()).min(bytes.len());
                 scanner.pass(&bytes[at..end], |it| seen.push(match it {
                     Seen::End(stream, offset) => Seen::End(stream, at + offset),
-                    headers @ Seen::Headers(_) => headers,
+                    other => other,
                 }));
                 at = end;
             }

@@ -151,14 +151,16 @@ impl StreamStamps {
     /// `stream` is over.
     pub fn forget(&self, stream: u32) {
         let mut state = self.state();
-        let before = state.watched.len();
-        state.watched.retain(|it| it.stream != stream);
-        if state.watched.len() < before {
-            // What was to be written of it may still be, for which nothing is wanted any more.
-            self.look_for_ends(&mut state);
-            self.forget_writes(&state);
-            self.settle(&state);
+        if state.reset(stream, |_| false) {
+            self.gone(&mut state);
         }
+    }
+
+    /// Some streams are not watched any more. What was to be written of them may still be, for which nothing is wanted.
+    fn gone(&self, state: &mut State) {
+        self.look_for_ends(state);
+        self.forget_writes(state);
+        self.settle(state);
     }
 
     /// Nothing is asked for any more once no end is to be written.
@@ -208,7 +210,7 @@ impl StreamStamps {
             return frames.pass(bytes, |_| ());
         };
         let mut state = self.state();
-        let mut is_answer = false;
+        let (mut is_answer, mut is_gone) = (false, false);
         frames.pass(bytes, |seen| match seen {
             Seen::Headers(stream) => {
                 let is_new = stream > state.last_stream;
@@ -228,8 +230,17 @@ impl StreamStamps {
                     watched.last = Some(arrival);
                 }
             }
+            // The client does not want its answer any more. Who has asked a server forgets the stream by itself.
+            Seen::Reset(stream) if self.chooser.is_some() => {
+                is_gone |= state.reset(stream, |it| it.written.is_some());
+            }
+            Seen::Reset(_) => {}
         });
-        self.settle(&state);
+        if is_gone {
+            self.gone(&mut state);
+        } else {
+            self.settle(&state);
+        }
         drop(state);
         if is_answer {
             stream.take_way();
@@ -266,23 +277,32 @@ impl StreamStamps {
         }
         let begin = self.leg.written() + waiting as u64;
         let mut state = self.state();
-        frames.pass(bytes, |seen| {
-            if let Seen::End(stream, at) = seen
-                && let Some(watched) = state.find(stream)
-            {
-                watched.end = Some(begin + at as u64);
-                let is_whole = watched.is_whole;
-                let reply = watched.reply.as_ref();
-                let is_stamped_reply = reply.is_some_and(|reply| reply.is_whole());
-                state.has_ends = true;
-                state.are_unwritten = true;
-                if self.chooser.is_none() {
-                    self.leg.ask(is_whole);
-                } else if is_stamped_reply {
-                    self.leg.ask_sent();
+        let mut is_gone = false;
+        frames.pass(bytes, |seen| match seen {
+            Seen::End(stream, at) => {
+                if let Some(watched) = state.find(stream) {
+                    watched.end = Some(begin + at as u64);
+                    let is_whole = watched.is_whole;
+                    let reply = watched.reply.as_ref();
+                    let is_stamped_reply = reply.is_some_and(|reply| reply.is_whole());
+                    state.has_ends = true;
+                    state.are_unwritten = true;
+                    if self.chooser.is_none() {
+                        self.leg.ask(is_whole);
+                    } else if is_stamped_reply {
+                        self.leg.ask_sent();
+                    }
                 }
             }
+            // An answer may end before its request has, which is stopped then (RFC 9113, 8.1).
+            Seen::Reset(stream) if self.chooser.is_some() => {
+                is_gone |= state.reset(stream, |it| it.end.is_some());
+            }
+            Seen::Headers(_) | Seen::Reset(_) => {}
         });
+        if is_gone {
+            self.gone(&mut state);
+        }
     }
 
     /// Something was written: streams that ended with it have their stamps.

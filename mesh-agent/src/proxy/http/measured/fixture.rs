@@ -6,23 +6,22 @@ use http::Method;
 
 use super::{Detail, Measured, Phase, Side};
 use crate::{
-    latency::{Account, Book, Leg, Message, TcpInfo, Waypoints},
+    latency::{Account, Book, Leg, TcpInfo, Waypoints},
     proxy::http::{hearing::Hearing, http2::StreamStamps, receipts::Receipts},
 };
 
 impl Measured {
-    /// Request `number` of a client's connection, whose answer comes over `server`. In the book it is under `path`,
+    /// Request `number` of a client's connection, whose answer has come. In the book it is under `path`,
     /// whether all stamps of it are wanted or not.
     pub fn of_request(
         book: &Arc<Book>,
         receipts: &Arc<Receipts>,
         number: u64,
-        server: &Arc<Leg>,
         path: &str,
         is_whole: bool,
     ) -> Self {
         let side = Side::Http1(Arc::clone(receipts), number);
-        let mut measured = Self::answered_by(book, side, server, path);
+        let mut measured = Self::answered_by(book, side, path);
         measured.is_whole = is_whole;
         measured
     }
@@ -32,17 +31,19 @@ impl Measured {
         book: &Arc<Book>,
         stamps: &Arc<StreamStamps>,
         stream: u32,
-        server: &Arc<Leg>,
         path: &str,
     ) -> Self {
         let side = Side::Http2(Arc::clone(stamps), stream);
-        Self::answered_by(book, side, server, path)
+        Self::answered_by(book, side, path)
     }
 
-    fn answered_by(book: &Arc<Book>, side: Side, server: &Arc<Leg>, path: &str) -> Self {
+    fn answered_by(book: &Arc<Book>, side: Side, path: &str) -> Self {
         let (pod, destination) = ("client".into(), "server".into());
         let endpoint = SocketAddr::from(([0, 0, 0, 0], 0));
         let now = Instant::now();
+        let server = Arc::<Leg>::default();
+        let message = server.begin(true);
+        server.arrived(None);
         Self {
             blocked_before: side.leg().blocked(),
             begun: now,
@@ -60,11 +61,7 @@ impl Measured {
                 path: path.into(),
                 trace_id: None,
             })),
-            upstream: Some(Hearing::Connection(
-                Arc::clone(server),
-                Message::default(),
-                false,
-            )),
+            upstream: Some(Hearing::Connection(server, message, false)),
             phase: Phase::Begun,
         }
     }

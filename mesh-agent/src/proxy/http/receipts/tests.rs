@@ -235,7 +235,6 @@ impl Connection {
         }
         self.want_next();
         self.check_looks();
-        let server = Arc::<Leg>::default();
         let is_whole = self.random.random();
         let measured = begun.map(|(found, _)| {
             let path = format!("/{number}");
@@ -243,7 +242,6 @@ impl Connection {
                 &self.book,
                 &self.receipts,
                 found,
-                &server,
                 &path,
                 is_whole,
             ))

@@ -1,8 +1,9 @@
 //! Streams between each other, whose frames are read and written in any pieces over a real connection: what is said
 //! of each is what offsets in the bytes say.
 
+mod crowd;
 mod messages;
-
+mod resets;
 mod under_load;
 
 use std::{collections::HashSet, future::poll_fn, io::IoSlice};
@@ -11,7 +12,7 @@ use proptest::prelude::*;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, runtime::Builder};
 
-use super::{watched::MOST, *};
+use super::*;
 use crate::latency::{Nanos, Rate, Source, Unclear, Write, loopback};
 use messages::{Interleaved, Message, interleaved, message};
 
@@ -190,7 +191,6 @@ async fn check_replies(requests: Vec<u32>, all: Interleaved, pieces: Vec<usize>,
         assert!(connection.stamps.is_for(stream, &Sampler::default()));
     }
     // What becomes of each is known before its end is written.
-    let server = Arc::<Leg>::default();
     let mut left = &all.bytes[..];
     let mut pieces = pieces.into_iter().cycle();
     let (mut passed, mut given_up) = (0, HashSet::new());
@@ -209,7 +209,7 @@ async fn check_replies(requests: Vec<u32>, all: Interleaved, pieces: Vec<usize>,
             }
             let stamps = &connection.stamps;
             let path = format!("/{stream}");
-            let measured = Measured::of_stream(&book, stamps, stream, &server, &path);
+            let measured = Measured::of_stream(&book, stamps, stream, &path);
             Box::new(measured).ended();
         }
         connection.write(&left[..count]);
@@ -346,73 +346,4 @@ proptest! {
     ) {
         run(check_exchanges(requests, answers, pieces, seed));
     }
-}
-
-/// The stream of the request with this number.
-fn stream(number: usize) -> u32 {
-    number as u32 * 2 + 1
-}
-
-#[test]
-fn of_more_streams_than_are_watched_at_once_the_last_are() {
-    run(async {
-        let stamps = StreamStamps::of_client(book(1.0), Arc::default());
-        let mut connection = Connection::new(stamps, 1).await;
-        for number in 0..MOST + 44 {
-            let head = Message::head(stream(number));
-            connection.receive(&head.bytes()).await;
-        }
-        for number in 0..MOST + 44 {
-            let received = connection.stamps.received(stream(number));
-            assert_eq!(received.is_some(), number >= 44, "{number}");
-        }
-    });
-}
-
-/// How many of `count` requests are watched, of which `at_once` come with each read.
-async fn watched(share: f64, count: usize, at_once: usize) -> usize {
-    let stamps = StreamStamps::of_client(book(share), Arc::default());
-    let mut connection = Connection::new(stamps, 1).await;
-    let mut watched = 0;
-    for number in (0..count).step_by(at_once) {
-        let streams = (number..number + at_once).map(stream);
-        let bytes: Vec<u8> = streams
-            .clone()
-            .flat_map(|it| Message::head(it).bytes())
-            .collect();
-        connection.peer.write_all(&bytes).await.unwrap();
-        let stream = &connection.stream;
-        poll_fn(|context| stream.poll_read_ready(context))
-            .await
-            .unwrap();
-        let mut buffer = Vec::with_capacity(bytes.len() + 1);
-        let read = stream.try_read_more(&mut buffer).unwrap();
-        assert_eq!(read, bytes.len());
-        connection
-            .stamps
-            .read(&mut connection.read, &buffer, stream);
-        for stream in streams {
-            if connection.stamps.is_for(stream, &Sampler::default()) {
-                watched += 1;
-                assert!(connection.stamps.received(stream).is_some());
-                connection.stamps.forget(stream);
-            }
-        }
-    }
-    watched
-}
-
-#[test]
-fn the_share_is_kept_however_many_come_at_once() {
-    run(async {
-        // Six standard deviations.
-        for (share, at_once, expected) in [
-            (0.02, 1, 20..160),
-            (0.02, 10, 20..160),
-            (0.5, 8, 1_810..2_190),
-        ] {
-            let watched = watched(share, 4_000, at_once).await;
-            assert!(expected.contains(&watched), "{watched} of {share}");
-        }
-    });
 }

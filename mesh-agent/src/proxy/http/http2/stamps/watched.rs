@@ -1,11 +1,13 @@
 //! The streams of a connection whose packets are looked at, and what is known of each.
 
+use arrayvec::ArrayVec;
+
 use crate::{latency::Arrival, proxy::http::measured::Measured};
 
 /// Streams that are watched at once.
 pub(super) const MOST: usize = 256;
-/// Headers of one stream that are remembered: of two that precede an answer, and the answer's.
-const MOST_HEADS: usize = 3;
+/// Reads with headers of one stream that are remembered: of some that precede an answer, and the answer's.
+const MOST_HEADS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -25,9 +27,9 @@ pub(super) struct Watched {
     pub(super) stream: u32,
     /// Only if it turns out to be for a destination whose requests somebody waits for.
     pub(super) is_tentative: bool,
-    /// Its first headers, and those after them: more than one is told of may come before the first of them is known to
-    /// be none of the answer.
-    heads: [Option<Arrival>; MOST_HEADS],
+    /// Its first headers, and those after them, with how many came in one read: more than one may come before the first
+    /// of them is known to be none of the answer.
+    heads: ArrayVec<(Arrival, u32), MOST_HEADS>,
     pub(super) last: Option<Arrival>,
     /// Where its end is in what is written.
     pub(super) end: Option<u64>,
@@ -42,11 +44,11 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    const fn new(stream: u32, is_whole: bool) -> Self {
+    fn new(stream: u32, is_whole: bool) -> Self {
         Self {
             stream,
             is_tentative: false,
-            heads: [None; MOST_HEADS],
+            heads: ArrayVec::new(),
             last: None,
             end: None,
             written: None,
@@ -57,21 +59,29 @@ impl Watched {
     }
 
     /// When its first byte came.
-    pub(super) const fn first(&self) -> Option<Arrival> {
-        self.heads[0]
+    pub(super) fn first(&self) -> Option<Arrival> {
+        self.heads.first().map(|(arrival, _)| *arrival)
     }
 
     /// Headers came.
     pub(super) fn head(&mut self, arrival: Arrival) {
-        if let Some(free) = self.heads.iter_mut().find(|it| it.is_none()) {
-            *free = Some(arrival);
+        match self.heads.last_mut() {
+            Some((last, count)) if *last == arrival => *count += 1,
+            // Those that come later are trailers, as a rule.
+            _ => {
+                let _full = self.heads.try_push((arrival, 1));
+            }
         }
     }
 
     /// Its first headers are none of it: it begins with those after them.
     pub(super) fn forget_head(&mut self) {
-        self.heads.rotate_left(1);
-        self.heads[MOST_HEADS - 1] = None;
+        if let Some((_, count)) = self.heads.first_mut() {
+            *count -= 1;
+            if *count == 0 {
+                self.heads.remove(0);
+            }
+        }
     }
 }
 
@@ -82,6 +92,13 @@ impl State {
             self.watched.remove(0);
         }
         self.watched.push_mut(Watched::new(stream, is_whole))
+    }
+
+    /// `stream` was reset: what was to be said on it never will be. Whether that was more than `is_said`.
+    pub(super) fn reset(&mut self, stream: u32, is_said: impl Fn(&Watched) -> bool) -> bool {
+        let before = self.watched.len();
+        self.watched.retain(|it| it.stream != stream || is_said(it));
+        self.watched.len() < before
     }
 
     pub(super) fn find(&mut self, stream: u32) -> Option<&mut Watched> {
@@ -101,5 +118,38 @@ impl State {
             self.gap -= 1;
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_much_is_said_before_it_an_answer_begins_with_its_own_head() {
+        let at = |stamp| {
+            let mut arrival = Arrival::default();
+            arrival.read.0 = stamp;
+            arrival
+        };
+        let (one, other) = (at(1), at(2));
+        for (before, with_it) in [(0, 0), (0, 3), (0, 9), (1, 4), (2, 0), (2, 5)] {
+            let mut watched = Watched::new(1, true);
+            for _ in 0..before {
+                watched.head(one);
+            }
+            for _ in 0..=with_it {
+                watched.head(other);
+            }
+            for _ in 0..before + with_it {
+                watched.forget_head();
+            }
+            assert_eq!(watched.first(), Some(other), "{before} and {with_it}");
+        }
+        // Trailers do not take its place.
+        let mut watched = Watched::new(1, true);
+        (1..=9).for_each(|stamp| watched.head(at(stamp)));
+        (1..4).for_each(|_| watched.forget_head());
+        assert_eq!(watched.first(), Some(at(4)));
     }
 }
