@@ -6,7 +6,10 @@ use std::{
     fmt,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -21,7 +24,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{ConnectError, Key};
+use super::{ConnectError, Key, heard_out::HeardOut};
 use crate::{
     latency::{Leg, Nanos, StampedStream},
     proxy::{
@@ -43,7 +46,9 @@ const LARGEST_HEAD: usize = 256 << 10;
 pub struct Upstream {
     key: Key,
     sender: SendRequest<TryBody>,
-    connection: Connection<TokioIo<StampedStream>, TryBody>,
+    connection: Connection<TokioIo<HeardOut<StampedStream>>, TryBody>,
+    /// Something of its last request was written.
+    has_begun: Arc<AtomicBool>,
     /// Its packets.
     leg: Arc<Leg>,
     /// How long it is kept without a request.
@@ -149,11 +154,14 @@ impl Upstream {
         // Only makes the halves.
         let leg = Arc::<Leg>::default();
         let stream = StampedStream::new(stream, Arc::clone(&leg));
+        let has_begun = Arc::<AtomicBool>::default();
+        let stream = HeardOut::new(stream, Arc::clone(&has_begun));
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         Ok(Box::new(Self {
             key,
             sender,
             connection,
+            has_begun,
             leg,
             idle,
             is_reused: false,
@@ -181,6 +189,7 @@ impl Upstream {
         if measured.is_none() && self.leg.is_receiving() {
             self.leg.stop();
         }
+        self.has_begun.store(false, Ordering::Relaxed);
         let this = &mut *self;
         let mut answer = pin!(this.sender.try_send_request(request));
         let mut open = true;
@@ -234,7 +243,7 @@ impl Answer {
             poll_fn(|context| upstream.poll(context)).await.ok()?;
         }
         let parts = upstream.connection.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        Some((parts.io.into_inner().into_inner(), parts.read_buf))
     }
 
     /// It began with what came in last: what came before was only said before it.

@@ -2,6 +2,7 @@
 //! network namespace.
 
 pub mod handshake;
+mod heard_out;
 pub mod http1;
 pub mod http2;
 
