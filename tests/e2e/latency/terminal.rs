@@ -89,7 +89,7 @@ fn top_shows_what_happens_and_leaves_the_terminal_as_it_was() {
         let mut agent = node.agent(&exact.config(node, EVERY, "{breaker: {consecutive: 5}}"))?;
         let socket = node.dir().join("admin.sock");
         let command = format!(
-            "TERM=screen-256color {} top --interval 200ms --admin-socket {}; echo ended $?; stty -a; exec sleep 1000",
+            "TERM=screen-256color {} top --interval 200ms --admin-socket {}; echo ended $?; stty -a; echo told; exec sleep 1000",
             agent_binary()?.display(),
             socket.display()
         );
@@ -153,10 +153,10 @@ fn top_shows_what_happens_and_leaves_the_terminal_as_it_was() {
         node.spawn("pods", ["kill", "-TERM", top.trim()])?
             .finish(BOUND)?
             .success()?;
-        let text = screen.wait("ended 0")?;
+        let text = screen.wait("told")?;
         ensure!(screen.state("#{alternate_on} #{cursor_flag}")? == "0 1");
         ensure!(
-            text.contains(" icanon") && text.contains(" echo "),
+            text.contains("ended 0") && text.contains(" icanon") && text.contains(" echo "),
             "{text}"
         );
         agent.terminate(BOUND)
