@@ -116,7 +116,9 @@ pub struct Book {
     since: Instant,
     /// Until when somebody waits for the next requests to some destination, in milliseconds of its age; or 0.
     awaited: AtomicU64,
-    /// When the next connection may be made for its handshake only.
+    /// When the next server that wants one has its turn for a connection for its handshake only, and when the next may be
+    /// made: those who have had theirs come when they have requests.
+    next_turn: Mutex<Option<Instant>>,
     next_handshake: Mutex<Option<Instant>>,
     /// Has the kernel stamp what comes in, before there is a connection that asks for it.
     keeper: Mutex<Option<Socket>>,
@@ -159,6 +161,7 @@ impl Default for Book {
             tells_clients: AtomicBool::new(false),
             since: Instant::now(),
             awaited: AtomicU64::new(0),
+            next_turn: Mutex::default(),
             next_handshake: Mutex::default(),
             keeper: Mutex::default(),
             series: Mutex::default(),
@@ -251,10 +254,15 @@ impl Book {
         is_awaited
     }
 
-    /// At which age a connection may be made for its handshake only, if somebody wants one `now`: not too many in a second,
+    /// At which age it is the turn of who wants a connection for its handshake only from `now` on: not too many in a second,
     /// however many servers there are.
     pub fn handshake_turn(&self, now: Instant) -> Duration {
-        self.age(HANDSHAKES.reserve(&mut lock(&self.next_handshake), now))
+        self.age(HANDSHAKES.reserve(&mut lock(&self.next_turn), now))
+    }
+
+    /// Whether one may be made `now` by who has had its turn, which this takes.
+    pub fn may_shake_hands(&self, now: Instant) -> bool {
+        HANDSHAKES.take(&mut lock(&self.next_handshake), now)
     }
 
     /// Whether answers say where their time went.

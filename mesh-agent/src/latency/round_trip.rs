@@ -117,9 +117,14 @@ impl RoundTrip {
         }
     }
 
-    /// Whether a connection is to be made `now` for its handshake, which would tell: once, and when it is its turn, which `turn`
-    /// says if there is doubt.
-    pub fn wants_handshake(&self, now: Duration, turn: impl FnOnce() -> Duration) -> bool {
+    /// Whether a connection is to be made `now` for its handshake, which would tell: once, when it is its turn, which `turn`
+    /// says if there is doubt, and if one `may` be made then.
+    pub fn wants_handshake(
+        &self,
+        now: Duration,
+        turn: impl FnOnce() -> Duration,
+        may: impl FnOnce() -> bool,
+    ) -> bool {
         if !self.is_in_doubt.load(Ordering::Relaxed) {
             return false;
         }
@@ -128,7 +133,7 @@ impl RoundTrip {
             due = millis(turn());
             self.turn.store(due, Ordering::Relaxed);
         }
-        let is_due = millis(now) >= due && self.is_in_doubt.swap(false, Ordering::Relaxed);
+        let is_due = millis(now) >= due && may() && self.is_in_doubt.swap(false, Ordering::Relaxed);
         if is_due {
             self.turn.store(0, Ordering::Relaxed);
         }
@@ -180,21 +185,21 @@ mod tests {
         // With the answer: the network or the server.
         let late = kept(20 * MILLI, Duration::ZERO);
         assert_eq!(round_trip.bound(late, now), MILLI / 10);
-        assert!(round_trip.wants_handshake(now, || now));
-        assert!(!round_trip.wants_handshake(now, || now));
+        assert!(round_trip.wants_handshake(now, || now, || true));
+        assert!(!round_trip.wants_handshake(now, || now, || true));
         round_trip.handshake(18 * MILLI, now);
         // And it stays noticed as long as there are requests.
         for _ in 0..100 {
             now += SECOND;
             assert_eq!(round_trip.bound(late, now), 18 * MILLI);
-            if round_trip.wants_handshake(now, || now) {
+            if round_trip.wants_handshake(now, || now, || true) {
                 round_trip.handshake(18 * MILLI, now);
             }
         }
         // What is not known any more is asked for again.
         now += FRESH;
         assert_eq!(round_trip.bound(late, now), MILLI / 10);
-        assert!(round_trip.wants_handshake(now, || now));
+        assert!(round_trip.wants_handshake(now, || now, || true));
     }
 
     #[test]
@@ -206,7 +211,7 @@ mod tests {
         let early = kept(MILLI / 5, Duration::ZERO);
         now += PATIENCE;
         round_trip.bound(early, now);
-        assert!(round_trip.wants_handshake(now, || now));
+        assert!(round_trip.wants_handshake(now, || now, || true));
         round_trip.handshake(MILLI / 10, now);
         assert_eq!(round_trip.bound(early, now), MILLI / 10);
     }
@@ -220,7 +225,7 @@ mod tests {
         for milli in 0..100_000 {
             let now = milli * MILLI;
             round_trip.bound(late, now);
-            asked += u32::from(round_trip.wants_handshake(now, || now));
+            asked += u32::from(round_trip.wants_handshake(now, || now, || true));
         }
         assert_eq!(asked, 10);
     }
@@ -234,7 +239,7 @@ mod tests {
             ..kept(5 * MILLI, Duration::ZERO)
         };
         round_trip.bound(late, now);
-        assert!(round_trip.wants_handshake(now, || now));
+        assert!(round_trip.wants_handshake(now, || now, || true));
         round_trip.handshake(MILLI / 10, now);
         // One that is long ago is still better than that.
         assert_eq!(round_trip.bound(late, now + 2 * FRESH), MILLI / 10);
@@ -245,11 +250,11 @@ mod tests {
         let round_trip = RoundTrip::default();
         let at_once = kept(MILLI, 10 * MILLI);
         assert_eq!(round_trip.bound(at_once, SECOND), MILLI);
-        assert!(!round_trip.wants_handshake(SECOND, || SECOND));
+        assert!(!round_trip.wants_handshake(SECOND, || SECOND, || true));
         // This one was held back.
         let held = kept(5 * MILLI, 10 * MILLI);
         assert_eq!(round_trip.bound(held, SECOND), MILLI / 10);
-        assert!(round_trip.wants_handshake(SECOND, || SECOND));
+        assert!(round_trip.wants_handshake(SECOND, || SECOND, || true));
     }
 
     #[test]
@@ -260,7 +265,7 @@ mod tests {
         let late = kept(20 * MILLI, Duration::ZERO);
         for second in 1..3000 {
             round_trip.bound(late, now + second * SECOND);
-            if round_trip.wants_handshake(now, || now) {
+            if round_trip.wants_handshake(now, || now, || true) {
                 return;
             }
         }
@@ -280,7 +285,9 @@ mod tests {
             let mut at_once = 0;
             for (server, asked) in servers.iter().zip(&mut asked) {
                 server.bound(late, now);
-                if server.wants_handshake(now, || book.handshake_turn(instant)) {
+                let turn = || book.handshake_turn(instant);
+                let may = || book.may_shake_hands(instant);
+                if server.wants_handshake(now, turn, may) {
                     server.handshake(18 * MILLI, now);
                     *asked += 1;
                     at_once += 1;
@@ -290,5 +297,22 @@ mod tests {
             assert!(at_once <= 11, "{at_once} at {second}");
         }
         assert!(asked.iter().all(|count| *count > 0), "{asked:?}");
+    }
+
+    /// All have had their turns, and no requests since.
+    #[test]
+    fn turns_that_were_not_taken_do_not_add_up() {
+        let book = crate::latency::Book::default();
+        let servers: Vec<RoundTrip> = (0..1_000).map(|_| RoundTrip::default()).collect();
+        let begin = std::time::Instant::now();
+        let ask = |server: &RoundTrip, now: Duration| {
+            server.bound(kept(20 * MILLI, Duration::ZERO), now);
+            let turn = || book.handshake_turn(begin + now);
+            server.wants_handshake(now, turn, || book.may_shake_hands(begin + now))
+        };
+        let at_once = servers.iter().filter(|server| ask(server, SECOND));
+        assert_eq!(at_once.count(), 10);
+        let later = servers.iter().filter(|server| ask(server, 200 * SECOND));
+        assert_eq!(later.count(), 10);
     }
 }

@@ -276,6 +276,7 @@ impl StampedStream {
         loop {
             let mut look = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
             let looked = poll(&mut look, PollTimeout::ZERO);
+            // It says nothing then; and ends, because each time takes a signal.
             if looked == Err(Errno::EINTR) {
                 continue;
             }

@@ -1,12 +1,21 @@
 //! Connections of this machine, stamped by its kernel.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    thread,
+    time::{Duration, Instant},
+};
 
+use nix::sys::{
+    pthread::{pthread_kill, pthread_self},
+    signal::Signal,
+};
 use proptest::prelude::*;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Builder,
+    signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
 
@@ -305,6 +314,35 @@ async fn what_came_before_a_message_is_none_of_its_answer() {
         (None, None, None)
     );
     assert!(!heard.has_end);
+}
+
+/// Signals that the agent handles, such as SIGHUP, interrupt whatever thread they find.
+#[tokio::test]
+async fn a_look_that_a_signal_interrupts_is_no_error() {
+    let number = SignalKind::user_defined1();
+    let _handled = signal(number).unwrap();
+    let (stream, peer) = stamped().await;
+    let (looking, done) = (pthread_self(), AtomicBool::new(false));
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                pthread_kill(looking, Signal::SIGUSR1).unwrap();
+            }
+        });
+        let mut is_in_error = false;
+        while !is_in_error && begun.elapsed() < Duration::from_secs(1) {
+            is_in_error = stream.is_in_error();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(!is_in_error, "after {:?}", begun.elapsed());
+    });
+    // One that there is is still seen.
+    SockRef::from(&peer)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(peer);
+    assert!(stream.is_in_error());
 }
 
 #[tokio::test]

@@ -157,7 +157,11 @@ impl<'a> Exchange<'a> {
             measured.answered(session, destination, &endpoint, began, since, hearing);
             let (book, now) = (&session.pod.latency, Instant::now());
             let turn = || book.handshake_turn(now);
-            if endpoint.round_trip.wants_handshake(book.age(now), turn) {
+            let may = || book.may_shake_hands(now);
+            if endpoint
+                .round_trip
+                .wants_handshake(book.age(now), turn, may)
+            {
                 self.measure_handshake(endpoint);
             }
         }

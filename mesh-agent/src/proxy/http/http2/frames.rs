@@ -26,8 +26,8 @@ pub struct Frames {
     come: usize,
     /// What is left of the payload.
     left: usize,
-    /// The stream that ends with it.
-    ends: Option<u32>,
+    /// The stream that ends with it, and whether it is reset.
+    ends: Option<(u32, bool)>,
 }
 
 impl Frames {
@@ -51,8 +51,10 @@ impl Frames {
             if self.left > 0 {
                 return;
             }
-            if let Some(stream) = self.ends.take() {
-                seen(Seen::End(stream, at));
+            match self.ends.take() {
+                Some((stream, false)) => seen(Seen::End(stream, at)),
+                Some((stream, true)) => seen(Seen::Reset(stream)),
+                None => {}
             }
             let wanted = HEAD - self.come;
             let there = bytes[at..].len().min(wanted);
@@ -66,13 +68,12 @@ impl Frames {
             let [a, b, c, kind, flags, stream @ ..] = self.head;
             self.left = u32::from_be_bytes([0, a, b, c]) as usize;
             let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
-            match kind {
-                HEADERS => seen(Seen::Headers(stream)),
-                RST_STREAM => seen(Seen::Reset(stream)),
-                _ => {}
+            if kind == HEADERS {
+                seen(Seen::Headers(stream));
             }
-            if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
-                self.ends = Some(stream);
+            let is_end = matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
+            if is_end || kind == RST_STREAM {
+                self.ends = Some((stream, kind == RST_STREAM));
             }
         }
     }
@@ -98,14 +99,15 @@ mod tests {
                 bytes.extend(&(length as u32).to_be_bytes()[1..]);
                 bytes.extend([kind, flags]);
                 bytes.extend(stream.to_be_bytes());
-                match kind {
-                    HEADERS => expected.push(Seen::Headers(stream)),
-                    RST_STREAM => expected.push(Seen::Reset(stream)),
-                    _ => {}
+                if kind == HEADERS {
+                    expected.push(Seen::Headers(stream));
                 }
                 bytes.extend(std::iter::repeat_n(0xee, length));
                 if kind <= HEADERS && flags & END_STREAM != 0 {
                     expected.push(Seen::End(stream, bytes.len()));
+                }
+                if kind == RST_STREAM {
+                    expected.push(Seen::Reset(stream));
                 }
             }
             let mut scanner = Frames::after(preface);

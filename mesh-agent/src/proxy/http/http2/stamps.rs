@@ -234,7 +234,12 @@ impl StreamStamps {
             Seen::Reset(stream) if self.chooser.is_some() => {
                 is_gone |= state.reset(stream, |it| it.written.is_some());
             }
-            Seen::Reset(_) => {}
+            Seen::Reset(stream) => {
+                // It may be an answer's end (RFC 9113, 8.1).
+                if let Some(watched) = state.find(stream) {
+                    watched.last.get_or_insert(arrival);
+                }
+            }
         });
         if is_gone {
             self.gone(&mut state);

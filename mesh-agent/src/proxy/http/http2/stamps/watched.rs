@@ -1,13 +1,9 @@
 //! The streams of a connection whose packets are looked at, and what is known of each.
 
-use arrayvec::ArrayVec;
-
 use crate::{latency::Arrival, proxy::http::measured::Measured};
 
 /// Streams that are watched at once.
 pub(super) const MOST: usize = 256;
-/// Reads with headers of one stream that are remembered: of some that precede an answer, and the answer's.
-const MOST_HEADS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -27,9 +23,10 @@ pub(super) struct Watched {
     pub(super) stream: u32,
     /// Only if it turns out to be for a destination whose requests somebody waits for.
     pub(super) is_tentative: bool,
-    /// Its first headers, and those after them, with how many came in one read: more than one may come before the first
-    /// of them is known to be none of the answer.
-    heads: ArrayVec<(Arrival, u32), MOST_HEADS>,
+    /// Its headers. More may come before the first of them is known to be none of the answer: so many that came before the
+    /// last two are none of it, because after its own come trailers at the most.
+    interim: u32,
+    heads: [Option<Arrival>; 2],
     pub(super) last: Option<Arrival>,
     /// Where its end is in what is written.
     pub(super) end: Option<u64>,
@@ -44,11 +41,12 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    fn new(stream: u32, is_whole: bool) -> Self {
+    const fn new(stream: u32, is_whole: bool) -> Self {
         Self {
             stream,
             is_tentative: false,
-            heads: ArrayVec::new(),
+            interim: 0,
+            heads: [None; 2],
             last: None,
             end: None,
             written: None,
@@ -59,28 +57,28 @@ impl Watched {
     }
 
     /// When its first byte came.
-    pub(super) fn first(&self) -> Option<Arrival> {
-        self.heads.first().map(|(arrival, _)| *arrival)
+    pub(super) const fn first(&self) -> Option<Arrival> {
+        self.heads[0]
     }
 
     /// Headers came.
-    pub(super) fn head(&mut self, arrival: Arrival) {
-        match self.heads.last_mut() {
-            Some((last, count)) if *last == arrival => *count += 1,
-            // Those that come later are trailers, as a rule.
-            _ => {
-                let _full = self.heads.try_push((arrival, 1));
+    pub(super) const fn head(&mut self, arrival: Arrival) {
+        match self.heads {
+            [None, _] => self.heads[0] = Some(arrival),
+            [_, None] => self.heads[1] = Some(arrival),
+            [_, last] => {
+                self.heads = [last, Some(arrival)];
+                self.interim = self.interim.saturating_add(1);
             }
         }
     }
 
     /// Its first headers are none of it: it begins with those after them.
-    pub(super) fn forget_head(&mut self) {
-        if let Some((_, count)) = self.heads.first_mut() {
-            *count -= 1;
-            if *count == 0 {
-                self.heads.remove(0);
-            }
+    pub(super) const fn forget_head(&mut self) {
+        if self.interim > 0 {
+            self.interim -= 1;
+        } else {
+            self.heads = [self.heads[1], None];
         }
     }
 }
@@ -132,24 +130,17 @@ mod tests {
             arrival.read.0 = stamp;
             arrival
         };
-        let (one, other) = (at(1), at(2));
-        for (before, with_it) in [(0, 0), (0, 3), (0, 9), (1, 4), (2, 0), (2, 5)] {
-            let mut watched = Watched::new(1, true);
-            for _ in 0..before {
-                watched.head(one);
+        for interim in 0..9 {
+            for trailers in [false, true] {
+                let mut watched = Watched::new(1, true);
+                for stamp in 0..=interim + u64::from(trailers) {
+                    watched.head(at(stamp));
+                }
+                for _ in 0..interim {
+                    watched.forget_head();
+                }
+                assert_eq!(watched.first(), Some(at(interim)), "after {interim}");
             }
-            for _ in 0..=with_it {
-                watched.head(other);
-            }
-            for _ in 0..before + with_it {
-                watched.forget_head();
-            }
-            assert_eq!(watched.first(), Some(other), "{before} and {with_it}");
         }
-        // Trailers do not take its place.
-        let mut watched = Watched::new(1, true);
-        (1..=9).for_each(|stamp| watched.head(at(stamp)));
-        (1..4).for_each(|_| watched.forget_head());
-        assert_eq!(watched.first(), Some(at(4)));
     }
 }
