@@ -77,7 +77,7 @@ impl Account {
         })
     }
 
-    /// Names are the same if they are at the same place: when the configuration was read again they are elsewhere.
+    /// Names are at the same place, as a rule: when the configuration was read again they are elsewhere.
     fn is_of(
         &self,
         book: &Arc<Book>,
@@ -85,9 +85,10 @@ impl Account {
         destination: &Arc<str>,
         endpoint: SocketAddr,
     ) -> bool {
+        let is_same = |one: &Arc<str>, other: &Arc<str>| Arc::ptr_eq(one, other) || one == other;
         self.key.endpoint == endpoint
-            && Arc::ptr_eq(&self.key.destination, destination)
-            && Arc::ptr_eq(&self.key.pod, pod)
+            && is_same(&self.key.destination, destination)
+            && is_same(&self.key.pod, pod)
             && Arc::ptr_eq(&self.book, book)
             && !self.series.is_forgotten()
     }
@@ -104,21 +105,43 @@ impl Account {
 
     /// A request is measured from now on.
     pub fn begun(&self) {
-        self.waiting().counts.measured += 1;
+        self.change(|counts| counts.measured += 1);
     }
 
     /// Its answer never ended.
     pub fn never_ended(&self) {
-        self.waiting().counts.unfinished += 1;
+        self.change(|counts| counts.unfinished += 1);
     }
 
     /// What became of stamps.
-    pub fn count(&self, counts: Counts) {
-        self.waiting().counts.stamps += counts;
+    pub fn count(&self, stamps: Counts) {
+        self.change(|counts| counts.stamps += stamps);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BookCounts)) {
+        change(&mut self.waiting().counts);
+        if self.series.is_forgotten() {
+            // Nobody looks for it there.
+            self.series.add(self);
+        }
     }
 
     /// A measured request has ended.
     pub fn add(&self, outcome: Outcome, now: Instant) {
+        if self.series.is_forgotten() {
+            // It took so long.
+            let Key {
+                pod,
+                destination,
+                endpoint,
+            } = &self.key;
+            let account = Self::of(&self.book, pod, destination, *endpoint, now);
+            return account.put(outcome, now);
+        }
+        self.put(outcome, now);
+    }
+
+    fn put(&self, outcome: Outcome, now: Instant) {
         let mut waiting = self.waiting();
         let is_old = |since| now.saturating_duration_since(since) >= LONGEST;
         if waiting.outcomes.len() >= MOST_WAITING || waiting.since.is_some_and(is_old) {
@@ -156,7 +179,10 @@ fn place(destination: &Arc<str>, endpoint: SocketAddr) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{
+        sync::atomic::{AtomicBool, AtomicU64, Ordering},
+        thread,
+    };
 
     use hdrhistogram::Histogram;
 
@@ -233,5 +259,70 @@ mod tests {
         add(&book, &name, 80, now);
         assert_eq!(in_all_series(&book), 1);
         assert_eq!(book.counts().measured, 2);
+    }
+
+    /// A stream of events, say, that was all there was for long.
+    #[test]
+    fn a_request_that_outlives_its_series_is_in_another() {
+        let book = Arc::<Book>::default();
+        let name: Arc<str> = "web".into();
+        let begin = Instant::now();
+        let end = begin + Duration::from_hours(1);
+        let endpoint = SocketAddr::from(([10, 0, 0, 1], 80));
+        let account = Account::of(&book, &name, &name, endpoint, begin);
+        account.begun();
+        book.sweep(end);
+        account.add(outcome(), end);
+        account.never_ended();
+        assert_eq!(in_all_series(&book), 1);
+        assert_eq!((book.counts().measured, book.counts().unfinished), (1, 1));
+    }
+
+    /// A pod's name is at another place after the configuration was read again.
+    #[test]
+    fn old_and_new_connections_share_an_account() {
+        let book = Arc::<Book>::default();
+        let endpoint = SocketAddr::from(([10, 0, 0, 1], 80));
+        let name: Arc<str> = "web".into();
+        let of = |pod: Arc<str>| Account::of(&book, &pod, &name, endpoint, Instant::now());
+        let before = of("client".into());
+        assert!(Arc::ptr_eq(&before, &of("client".into())));
+        assert!(!Arc::ptr_eq(&before, &of("other".into())));
+    }
+
+    #[test]
+    fn many_accounts_of_one_series_are_added_while_others_go_on() {
+        let book = Arc::<Book>::default();
+        let name: Arc<str> = "web".into();
+        let now = Instant::now();
+        // All that come later are one series.
+        for port in 0..300 {
+            add(&book, &name, port, now);
+        }
+        let is_over = AtomicBool::new(false);
+        let added = AtomicU64::new(300);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut port = 1_000;
+                    while !is_over.load(Ordering::Relaxed) {
+                        port = 1_000 + (port + 1) % 60;
+                        add(&book, &name, port, Instant::now());
+                        added.fetch_add(1, Ordering::Relaxed);
+                        thread::sleep(Duration::from_micros(10));
+                    }
+                });
+            }
+            for _ in 0..500 {
+                let _looked = book.counts();
+                thread::sleep(Duration::from_millis(1));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        let added = added.into_inner();
+        assert_eq!(
+            (book.counts().measured, in_all_series(&book)),
+            (added, added)
+        );
     }
 }

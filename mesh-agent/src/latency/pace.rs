@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// Turns further ahead are not told apart: somebody may have left theirs, and they would never be made up for.
+const FURTHEST: Duration = Duration::from_mins(10);
+
 /// Turns that come evenly, and some at once after a time without any: the generic cell rate algorithm of ITU-T I.371.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
@@ -24,7 +27,7 @@ impl Pace {
 
     /// When it is the turn of who asks `now`: there is one for each, in the order in which they ask.
     pub fn reserve(self, next: &mut Option<Instant>, now: Instant) -> Instant {
-        let due = next.map_or(now, |next| next.max(now));
+        let due = next.map_or(now, |next| next.clamp(now, now + FURTHEST));
         *next = Some(due + self.every);
         let ahead = self.every * self.at_once.saturating_sub(1);
         due.checked_sub(ahead).map_or(now, |turn| turn.max(now))
@@ -66,5 +69,7 @@ mod tests {
         assert_eq!(turns, [0, 0, 0, 100, 200, 300]);
         let later = begin + Duration::from_secs(9);
         assert_eq!(pace.reserve(&mut next, later), later);
+        let last = (0..100_000).map(|_| pace.reserve(&mut next, later)).max();
+        assert!(last <= Some(later + FURTHEST), "{last:?}");
     }
 }

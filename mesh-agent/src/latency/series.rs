@@ -198,7 +198,10 @@ impl Series {
     /// `account` is for it.
     pub(super) fn open(&self, account: &Arc<Account>) {
         let mut kept = self.kept();
-        kept.accounts.retain(|account| account.strong_count() > 0);
+        // Before it would take more room, so that each is looked at twice at most.
+        if kept.accounts.len() == kept.accounts.capacity() {
+            kept.accounts.retain(|account| account.strong_count() > 0);
+        }
         kept.accounts.push(Arc::downgrade(account));
     }
 
@@ -244,7 +247,11 @@ impl Series {
     pub(super) fn forget_after(&self, idle: Duration, now: Instant) -> bool {
         self.with_all(|kept| {
             let is_idle = now.saturating_duration_since(kept.was_used) >= idle;
-            self.is_forgotten.store(is_idle, Ordering::Relaxed);
+            if is_idle {
+                self.is_forgotten.store(true, Ordering::Relaxed);
+                // Threads may have their accounts at hand for long.
+                (kept.older, kept.now, kept.before) = Default::default();
+            }
             is_idle
         })
     }
@@ -255,11 +262,12 @@ impl Series {
 
     /// With what waits anywhere.
     fn with_all<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> T {
-        let mut kept = self.kept();
-        let accounts = kept.accounts.iter().filter_map(Weak::upgrade);
         // Whoever drops the last of an account adds what is left in it, which is not possible before this is unlocked.
-        let mut accounts: Vec<Arc<Account>> = accounts.collect();
-        accounts.sort_by_key(|account| account.waiting().since);
+        let mut accounts: Vec<Arc<Account>> = Vec::new();
+        let mut kept = self.kept();
+        accounts.extend(kept.accounts.iter().filter_map(Weak::upgrade));
+        // Other threads add to them meanwhile: each is looked at once.
+        accounts.sort_by_cached_key(|account| account.waiting().since);
         for account in &accounts {
             kept.take(account, &self.totals);
         }

@@ -34,7 +34,12 @@ pub(super) struct Entry {
 impl Entry {
     /// Whether it is of the card that has this name now, as far as that is known: another one may have its number.
     pub fn is_of(&self, name: &str) -> bool {
-        self.device.is_none() || self.device == device_of(name)
+        match (&self.device, device_of(name)) {
+            (None, _) => true,
+            (Some(device), Some(now)) => *device == now,
+            // None is behind it, or nothing is known of it.
+            (Some(_), None) => !Path::new("/sys/class/net").join(name).exists(),
+        }
     }
 
     /// Whether `now` is what we set, so that nobody else has changed it since.
@@ -202,6 +207,7 @@ mod tests {
             ..entry(1)
         };
         assert!(!of_card.is_of("lo"));
+        assert!(of_card.is_of("no-such-name"), "sysfs says nothing of it");
         let written = serde_json::to_vec(std::slice::from_ref(&of_card)).unwrap();
         assert_eq!(read(&written), [of_card]);
         let earlier = serde_json::to_string(&entry(1)).unwrap();

@@ -155,6 +155,10 @@ impl<'a> Exchange<'a> {
         {
             let (session, destination) = (self.session, self.destination);
             measured.answered(session, destination, &endpoint, began, since, hearing);
+            // What loopback takes stays what it is.
+            if session.is_inbound() && endpoint.round_trip.is_known() {
+                return;
+            }
             let (book, now) = (&session.pod.latency, Instant::now());
             let turn = || book.handshake_turn(now);
             let may = || book.may_shake_hands(now);
@@ -175,10 +179,7 @@ impl<'a> Exchange<'a> {
             seen_as: session.seen_as,
         };
         if session.is_inbound() {
-            // What loopback takes stays what it is; and a client has one connection, and no other.
-            if endpoint.round_trip.is_known() {
-                return;
-            }
+            // A client has one connection, and no other.
             key.seen_as = SeenAs::Pod(None);
         }
         handshake::measure(&session.pod, key, self.destination.policy.connect, endpoint);

@@ -23,23 +23,40 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// What became of what was written to a connection.
+#[derive(Debug, Default)]
+pub struct Writing {
+    has_begun: AtomicBool,
+    has_failed: AtomicBool,
+}
+
+impl Writing {
+    /// Another request is written from now on.
+    pub fn begin(&self) {
+        self.has_begun.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether nothing can be written any more: hyper may not know, and take the connection for as good as any.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+}
+
 /// A connection that is read to its end.
 #[derive(Debug)]
 pub struct HeardOut<S> {
     stream: S,
-    /// Something of the request that is under way was written.
-    has_begun: Arc<AtomicBool>,
+    writing: Arc<Writing>,
     /// What writing failed with.
     failed: Option<io::ErrorKind>,
 }
 
 impl<S> HeardOut<S> {
-    /// Reads `stream` to its end. `has_begun` becomes true when something is written: who sends another request makes it
-    /// false before.
-    pub const fn new(stream: S, has_begun: Arc<AtomicBool>) -> Self {
+    /// Reads `stream` to its end. `writing` is told what becomes of what is written.
+    pub const fn new(stream: S, writing: Arc<Writing>) -> Self {
         Self {
             stream,
-            has_begun,
+            writing,
             failed: None,
         }
     }
@@ -55,11 +72,12 @@ impl<S> HeardOut<S> {
         context: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Ready(Ok(_)) => self.has_begun.store(true, Ordering::Relaxed),
+            Poll::Ready(Ok(_)) => self.writing.has_begun.store(true, Ordering::Relaxed),
             Poll::Ready(Err(error))
-                if is_reset(error) && self.has_begun.load(Ordering::Relaxed) =>
+                if is_reset(error) && self.writing.has_begun.load(Ordering::Relaxed) =>
             {
                 self.failed = Some(error.kind());
+                self.writing.has_failed.store(true, Ordering::Relaxed);
                 // Who last read before the reset reads again.
                 context.waker().wake_by_ref();
                 return Poll::Pending;

@@ -6,10 +6,7 @@ use std::{
     fmt,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -24,7 +21,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{ConnectError, Key, heard_out::HeardOut};
+use super::{
+    ConnectError, Key,
+    heard_out::{HeardOut, Writing},
+};
 use crate::{
     latency::{Leg, Nanos, StampedStream},
     proxy::{
@@ -47,8 +47,7 @@ pub struct Upstream {
     key: Key,
     sender: SendRequest<TryBody>,
     connection: Connection<TokioIo<HeardOut<StampedStream>>, TryBody>,
-    /// Something of its last request was written.
-    has_begun: Arc<AtomicBool>,
+    writing: Arc<Writing>,
     /// Its packets.
     leg: Arc<Leg>,
     /// How long it is kept without a request.
@@ -154,14 +153,14 @@ impl Upstream {
         // Only makes the halves.
         let leg = Arc::<Leg>::default();
         let stream = StampedStream::new(stream, Arc::clone(&leg));
-        let has_begun = Arc::<AtomicBool>::default();
-        let stream = HeardOut::new(stream, Arc::clone(&has_begun));
+        let writing = Arc::<Writing>::default();
+        let stream = HeardOut::new(stream, Arc::clone(&writing));
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         Ok(Box::new(Self {
             key,
             sender,
             connection,
-            has_begun,
+            writing,
             leg,
             idle,
             is_reused: false,
@@ -189,7 +188,7 @@ impl Upstream {
         if measured.is_none() && self.leg.is_receiving() {
             self.leg.stop();
         }
-        self.has_begun.store(false, Ordering::Relaxed);
+        self.writing.begin();
         let this = &mut *self;
         let mut answer = pin!(this.sender.try_send_request(request));
         let mut open = true;
@@ -239,8 +238,13 @@ impl Answer {
     pub async fn into_tunnel(mut self) -> Option<(StampedStream, Bytes)> {
         let mut upstream = self.upstream.take()?;
         if self.is_open {
-            // Ends as soon as the answer is dealt with.
-            poll_fn(|context| upstream.poll(context)).await.ok()?;
+            // Ends as soon as the answer is dealt with; what cannot be written any more would never be.
+            poll_fn(|context| match upstream.poll(context) {
+                Poll::Pending if upstream.writing.has_failed() => Poll::Ready(Ok(())),
+                polled => polled,
+            })
+            .await
+            .ok()?;
         }
         let parts = upstream.connection.into_parts();
         Some((parts.io.into_inner().into_inner(), parts.read_buf))
@@ -296,6 +300,7 @@ impl Answer {
         };
         if upstream.poll(context).is_pending()
             && upstream.sender.is_ready()
+            && !upstream.writing.has_failed()
             && let Some(pod) = self.pod.upgrade()
         {
             upstream.is_reused = true;

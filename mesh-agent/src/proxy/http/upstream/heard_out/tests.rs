@@ -76,19 +76,20 @@ type Connected = (
     http1::Connection<TokioIo<HeardOut<TcpStream>>, InTwo>,
 );
 
-async fn connected() -> (Connected, Server) {
+async fn connected() -> (Connected, Server, Arc<Writing>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
     let (server, _) = listener.accept().unwrap();
-    let stream = HeardOut::new(stream, Arc::default());
+    let writing = Arc::default();
+    let stream = HeardOut::new(stream, Arc::clone(&writing));
     let connected = http1::handshake(TokioIo::new(stream)).await.unwrap();
-    (connected, server)
+    (connected, server, writing)
 }
 
 /// What comes of a request to a server that says this: the answer, or whether nothing of it was sent.
 async fn ask(says: &'static str) -> Result<Response<Bytes>, bool> {
-    let ((mut sender, connection), server) = connected().await;
+    let ((mut sender, connection), server, writing) = connected().await;
     let body = InTwo {
         server: Some(server),
         says,
@@ -112,7 +113,9 @@ async fn ask(says: &'static str) -> Result<Response<Bytes>, bool> {
             () = driving => unreachable!("it never ends"),
         }
     };
-    timeout(LONG, answered).await.expect("it waits for ever")
+    let answered = timeout(LONG, answered).await.expect("it waits for ever");
+    assert!(writing.has_failed());
+    answered
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -157,15 +160,16 @@ fn writing_fails_at_once_if_nothing_of_the_request_was_written() {
         let address = listener.local_addr().unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut server, _) = listener.accept().unwrap();
-        let has_begun = Arc::<AtomicBool>::default();
-        let mut stream = HeardOut::new(stream, Arc::clone(&has_begun));
+        let writing = Arc::<Writing>::default();
+        let mut stream = HeardOut::new(stream, Arc::clone(&writing));
         stream.write_all(b"the request before").await.unwrap();
-        assert!(has_begun.swap(false, Ordering::Relaxed));
+        writing.begin();
         server.write_all(b"its answer").unwrap();
         drop(server);
         assert!(is_reset(&stream.write_all(b"the next").await.unwrap_err()));
         let mut bytes = [0; 10];
         stream.read_exact(&mut bytes).await.unwrap();
         assert_eq!(&bytes, b"its answer");
+        assert!(!writing.has_failed(), "the library knows");
     });
 }
