@@ -18,7 +18,8 @@
 /drip?n=N            N bytes, one every 100 ms
 /hints               103, then 200
 /echo                101 after `Upgrade`, then what is sent comes back
-/refuse              417 without reading the body
+/refuse              417 without reading the body; with to=end the answer lasts until the connection ends, which is with a
+                     reset: part of the body has come
 /retry-after?n=N&s=S 503 with Retry-After for the first N, then 200
 /healthz             200, or 503 after /healthz?up=0
 /log                 how often each path was asked, and how many connections there were
@@ -119,7 +120,11 @@ class Connection:
 
     def handle(self, method, path, query, headers, head):
         if path == "/refuse":
-            self.answer(417, more=["Connection: close"])
+            if query.get("to") == "end":
+                self.stream.recv(1, socket.MSG_PEEK)
+                self.stream.sendall(b"HTTP/1.1 417 Status\r\nConnection: close\r\n\r\nrefused")
+            else:
+                self.answer(417, b"refused", more=["Connection: close"])
             raise EOFError
         if path == "/echo":
             self.answer_upgrade(headers)

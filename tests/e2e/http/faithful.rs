@@ -274,3 +274,28 @@ fn who_closed_its_half_gets_what_begins_soon_and_who_has_gone_is_noticed() {
         Ok(())
     });
 }
+
+#[test]
+fn an_answer_arrives_though_its_server_resets_the_upload_that_it_does_not_read() {
+    const COUNT: u64 = 100;
+    scenario(|node| {
+        let web = Web::new(node)?;
+        let agent = web.agent(node, "{retries: {attempts: 0}}")?;
+        let upload = |path: &str| {
+            let arguments = [at(WEB, 80), path.to_owned(), COUNT.to_string()];
+            web.client.python("early_answer.py", arguments)?.json()
+        };
+        let outcome = upload("/refuse")?;
+        ensure!(outcome == json!({"417 refused": COUNT}), "{outcome}");
+        // Only its end tells that this one is whole, and a reset is none: so it lacks the last chunk.
+        let outcome = upload("/refuse?to=end")?;
+        ensure!(
+            outcome == json!({"417 7\r\nrefused\r\n": COUNT}),
+            "{outcome}"
+        );
+        let destinations = agent.json("destinations")?;
+        let answered = &destinations[0]["answered"];
+        ensure!(answered["4xx"] == 2 * COUNT, "{destinations}");
+        Ok(())
+    });
+}

@@ -43,6 +43,8 @@ pub struct AnswerBody {
     observed: Option<Box<Observed>>,
     measured: Option<Box<Measured>>,
     underway: Option<Underway>,
+    /// It has failed, which is not told yet.
+    failed: Option<BoxError>,
 }
 
 enum Source {
@@ -92,6 +94,7 @@ impl AnswerBody {
             observed: None,
             measured: None,
             underway: None,
+            failed: None,
         }
     }
 
@@ -257,6 +260,9 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = ready!(self.poll(context));
         if let Some(guard) = &mut self.guard {
             guard.saw(frame.as_ref());
@@ -272,11 +278,18 @@ impl Body for AnswerBody {
                 measured.ended();
             }
         }
+        if let Some(Err(error)) = frame {
+            // The library throws away what it has not written then, such as the answer's head: it writes that now.
+            self.failed = Some(error);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         self.first.is_none()
+            && self.failed.is_none()
             && match &self.source {
                 Source::None => true,
                 Source::Own(bytes) => bytes.is_empty(),
