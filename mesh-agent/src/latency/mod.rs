@@ -10,6 +10,7 @@ mod book;
 mod cards;
 mod clock;
 pub mod control_messages;
+mod handshakes;
 pub mod hardware;
 mod leg;
 #[cfg(test)]

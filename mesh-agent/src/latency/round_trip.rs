@@ -5,18 +5,23 @@
 //! the server reads, so that the round trips that the kernel measures contain the server's time. The
 //! handshake has no such thing: its round trip is the network's alone. The kernel keeps the shortest of a
 //! connection for five minutes: until then it hides, on a kept connection, a network that has become slower, and after
-//! that it may have nothing but acknowledgements that came with answers. So the round trip of a
-//! new connection counts for all to the same server, for a while; and if there is doubt and no new connection,
-//! one is asked for.
+//! that it may have nothing but acknowledgements that came with answers. So the round trips of
+//! new connections count for all to the same server, for a while; and if there is doubt and no new connection,
+//! some are asked for.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-/// For how long the round trip of a new connection counts for the others.
+use super::handshakes::Handshakes;
+
+/// For how long the round trips of new connections count for the others.
 const FRESH: Duration = Duration::from_secs(30);
-/// How often a new connection is asked for at the most.
+/// How often new connections are asked for at the most.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// An acknowledgement that comes so long before the answer did not wait for it.
 const APART: Duration = Duration::from_micros(300);
@@ -26,13 +31,14 @@ const DOUBT: Duration = Duration::from_millis(1);
 /// What is known of one server. Shared by all threads; a race costs a figure.
 #[derive(Debug, Default)]
 pub struct RoundTrip {
-    /// Of the last new connection, in nanoseconds, and when, in milliseconds from 1 on.
+    handshakes: Mutex<Handshakes>,
+    /// What they say, in nanoseconds, and when the last of them was, in milliseconds from 1 on.
     fresh: AtomicU64,
     at: AtomicU64,
-    /// When there was a new connection last, or one was asked for, likewise.
+    /// When there were new connections last that will do, or some were asked for, likewise.
     asked: AtomicU64,
     is_in_doubt: AtomicBool,
-    /// When it has its turn for a new connection, likewise.
+    /// When it has its turn for new connections, likewise.
     turn: AtomicU64,
 }
 
@@ -50,14 +56,55 @@ pub struct Answered {
 }
 
 impl RoundTrip {
-    /// A connection was made, and its handshake took so long. `now` is since any time in the past, but always the same.
+    /// A connection was made for a request, and its handshake took so long. `now` is since any time in the past, but always
+    /// the same.
     pub fn handshake(&self, took: Duration, now: Duration) {
-        let millis = millis(now);
-        self.fresh.store(took.as_nanos() as u64, Ordering::Relaxed);
-        self.at.store(millis, Ordering::Relaxed);
-        self.asked.store(millis, Ordering::Relaxed);
+        let mut known = self.handshakes();
+        let is_alike = known.agree_with(took);
+        let asked = self.asked.load(Ordering::Relaxed);
+        // It may have waited for something: if the network is slower, those that are asked for will say so.
+        let is_late = !is_alike && known.middle().is_some_and(|middle| took > middle);
+        if is_late && known.are_enough() && is_within(PATIENCE, asked, now) {
+            return;
+        }
+        known.add(took);
+        self.publish(&known, now);
+        if is_alike && known.are_enough() {
+            self.settle(now);
+        }
+    }
+
+    /// Whether one more connection is to be made for its handshake only, after those that `took` so long.
+    pub fn wants_another(&self, took: &[Duration]) -> bool {
+        self.handshakes().want_another(took)
+    }
+
+    /// Connections were made for their handshakes only, one after the other, and `took` so long.
+    pub fn handshakes_made(&self, took: &[Duration], now: Duration) {
+        let mut known = self.handshakes();
+        known.add_made(took);
+        self.publish(&known, now);
+        self.settle(now);
+    }
+
+    /// Nobody asks for a while.
+    fn settle(&self, now: Duration) {
+        self.asked.store(millis(now), Ordering::Relaxed);
         self.is_in_doubt.store(false, Ordering::Relaxed);
         self.turn.store(0, Ordering::Relaxed);
+    }
+
+    fn publish(&self, known: &Handshakes, now: Duration) {
+        if let Some(middle) = known.middle() {
+            let middle = middle.as_nanos() as u64;
+            self.fresh.store(middle, Ordering::Relaxed);
+            self.at.store(millis(now), Ordering::Relaxed);
+        }
+    }
+
+    fn handshakes(&self) -> MutexGuard<'_, Handshakes> {
+        let known = self.handshakes.lock();
+        known.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the network takes at most, for a request that was answered like this.
@@ -65,7 +112,7 @@ impl RoundTrip {
         let Answered { least, gap, .. } = answered;
         if answered.is_new && !least.is_zero() {
             self.handshake(least, now);
-            return least;
+            return self.known(least, now);
         }
         let bound = self.known(least, now);
         let Some(acknowledged) = answered.acknowledged else {
@@ -117,8 +164,8 @@ impl RoundTrip {
         }
     }
 
-    /// Whether a connection is to be made `now` for its handshake, which would tell: once, when it is its turn, which `turn`
-    /// says if there is doubt, and if one `may` be made then.
+    /// Whether connections are to be made `now` for their handshakes, which would tell: once, when it is its turn, which `turn`
+    /// says if there is doubt, and if some `may` be made then.
     pub fn wants_handshake(
         &self,
         now: Duration,
@@ -187,13 +234,13 @@ mod tests {
         assert_eq!(round_trip.bound(late, now), MILLI / 10);
         assert!(round_trip.wants_handshake(now, || now, || true));
         assert!(!round_trip.wants_handshake(now, || now, || true));
-        round_trip.handshake(18 * MILLI, now);
+        round_trip.handshakes_made(&[18 * MILLI; 3], now);
         // And it stays noticed as long as there are requests.
         for _ in 0..100 {
             now += SECOND;
             assert_eq!(round_trip.bound(late, now), 18 * MILLI);
             if round_trip.wants_handshake(now, || now, || true) {
-                round_trip.handshake(18 * MILLI, now);
+                round_trip.handshakes_made(&[18 * MILLI; 3], now);
             }
         }
         // What is not known any more is asked for again.
@@ -206,14 +253,36 @@ mod tests {
     fn a_network_that_becomes_faster_is_noticed() {
         let round_trip = RoundTrip::default();
         let mut now = 100 * SECOND;
-        round_trip.handshake(20 * MILLI, now);
+        round_trip.handshakes_made(&[20 * MILLI; 3], now);
         // Of a server that takes no time, so that it is no doubt of the server's.
         let early = kept(MILLI / 5, Duration::ZERO);
         now += PATIENCE;
         round_trip.bound(early, now);
         assert!(round_trip.wants_handshake(now, || now, || true));
-        round_trip.handshake(MILLI / 10, now);
+        round_trip.handshakes_made(&[MILLI / 10; 3], now);
         assert_eq!(round_trip.bound(early, now), MILLI / 10);
+    }
+
+    #[test]
+    fn one_connection_whose_handshake_took_long_says_nothing_against_several() {
+        let round_trip = RoundTrip::default();
+        let mut now = 100 * SECOND;
+        let with_answer = kept(5 * MILLI, Duration::ZERO);
+        // The very first one may be such.
+        round_trip.bound(new(3 * MILLI), now);
+        assert_eq!(round_trip.bound(with_answer, now), 3 * MILLI);
+        assert!(round_trip.wants_handshake(now, || now, || true));
+        assert!(round_trip.wants_another(&[MILLI / 10]));
+        assert!(round_trip.wants_another(&[MILLI / 10, MILLI / 9]));
+        let made = [MILLI / 10, MILLI / 9, MILLI / 8];
+        assert!(!round_trip.wants_another(&made));
+        round_trip.handshakes_made(&made, now);
+        assert_eq!(round_trip.bound(with_answer, now), MILLI / 9);
+        assert_eq!(round_trip.bound(new(3 * MILLI), now), MILLI / 9);
+        now += PATIENCE;
+        // What is faster was not held up by anything; what is slower counts until others are asked for.
+        assert_eq!(round_trip.bound(new(4 * MILLI), now), 4 * MILLI);
+        assert_eq!(round_trip.bound(new(MILLI), now), MILLI);
     }
 
     #[test]
@@ -240,7 +309,7 @@ mod tests {
         };
         round_trip.bound(late, now);
         assert!(round_trip.wants_handshake(now, || now, || true));
-        round_trip.handshake(MILLI / 10, now);
+        round_trip.handshakes_made(&[MILLI / 10; 3], now);
         // One that is long ago is still better than that.
         assert_eq!(round_trip.bound(late, now + 2 * FRESH), MILLI / 10);
     }
@@ -288,7 +357,7 @@ mod tests {
                 let turn = || book.handshake_turn(instant);
                 let may = || book.may_shake_hands(instant);
                 if server.wants_handshake(now, turn, may) {
-                    server.handshake(18 * MILLI, now);
+                    server.handshakes_made(&[18 * MILLI; 3], now);
                     *asked += 1;
                     at_once += 1;
                 }

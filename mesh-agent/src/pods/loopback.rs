@@ -5,8 +5,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
+use nix::net::if_::InterfaceFlags;
 use socket2::{Domain, Socket, Type};
+
+use super::socket_options::interface_flags;
 
 /// One of the addresses that connections are redirected to (`mesh_common::token_address`).
 const REDIRECTED_TO: Ipv4Addr = Ipv4Addr::new(127, 64, 0, 1);
@@ -24,26 +26,21 @@ pub enum LoopbackFault {
 
 /// Looks for a fault.
 pub(super) fn fault() -> io::Result<Option<LoopbackFault>> {
-    if !is_up()? {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    // Routes would not tell: those of an interface that was taken down are still found. And a list of all interfaces
+    // (netlink) would wait for whoever changes one, in any network namespace.
+    if !interface_flags(&socket, c"lo")?.contains(InterfaceFlags::IFF_UP) {
         Ok(Some(LoopbackFault::Down))
-    } else if !has_the_addresses()? {
+    } else if !has_the_addresses(&socket)? {
         Ok(Some(LoopbackFault::Addresses))
     } else {
         Ok(None)
     }
 }
 
-/// Routes would not tell: those of an interface that was taken down are still found.
-fn is_up() -> io::Result<bool> {
-    Ok(getifaddrs()?.any(|interface| {
-        interface.interface_name == "lo" && interface.flags.contains(InterfaceFlags::IFF_UP)
-    }))
-}
-
 /// Binding would not tell where `net.ipv4.ip_nonlocal_bind` is set. Connecting alone would not
 /// either: without loopback it goes the way of the default route, but then from another address.
-fn has_the_addresses() -> io::Result<bool> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+fn has_the_addresses(socket: &Socket) -> io::Result<bool> {
     let destination = SocketAddr::from((REDIRECTED_TO, ANY_PORT));
     if socket.connect(&destination.into()).is_err() {
         return Ok(false);

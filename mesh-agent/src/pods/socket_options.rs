@@ -1,16 +1,18 @@
-//! Socket options that no library wraps, and waiting for a listener.
+//! Socket options that no library wraps, what an interface is set to, and waiting for a listener.
 //!
-//! `unsafe`: getsockopt(2) and setsockopt(2) with their raw pointers; the runtime trusts that a descriptor
+//! `unsafe`: getsockopt(2), setsockopt(2) and ioctl(2) with their raw pointers; the runtime trusts that a descriptor
 //! stays open as long as the object that reports it.
 #![allow(unsafe_code)]
 
 use std::{
-    io,
+    ffi::CStr,
+    io, mem,
     net::TcpListener,
     os::fd::{AsFd, AsRawFd as _},
     time::Duration,
 };
 
+use nix::net::if_::InterfaceFlags;
 use socket2::SockRef;
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -33,6 +35,27 @@ pub fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// What the interface of this name is set to, in the network namespace that `socket` lives in (`SIOCGIFFLAGS`).
+pub fn interface_flags(socket: &impl AsFd, name: &CStr) -> io::Result<InterfaceFlags> {
+    // SAFETY: all zeros is a request about an interface without a name.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    if name.count_bytes() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (place, byte) in request.ifr_name.iter_mut().zip(name.to_bytes()) {
+        *place = libc::c_char::from_ne_bytes([*byte]);
+    }
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the pointer is live, and the command reads a name and writes flags there.
+    let result = unsafe { libc::ioctl(fd, libc::SIOCGIFFLAGS, &raw mut request) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just written this field.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(InterfaceFlags::from_bits_retain(flags.into()))
 }
 
 /// Lets bind take an address only; connect chooses the port per destination

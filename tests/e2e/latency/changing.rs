@@ -15,9 +15,12 @@ use super::{
 };
 use crate::peers::{SERVER, at};
 
-/// A handshake is asked for each ten seconds at the most.
+/// Handshakes are asked for each ten seconds at the most.
 const NOTICED: Duration = Duration::from_secs(12);
 const ALL: Duration = Duration::from_mins(2);
+
+/// Of each stage, in microseconds.
+type Medians = [(&'static str, f64)];
 
 /// Nothing was answered by the agent itself or tried again.
 fn ensure_all_answered(agent: &Agent) -> Result<()> {
@@ -71,18 +74,29 @@ fn is_noticed(
             let since = Instant::now();
             // None of before.
             thread::sleep(Duration::from_secs(2));
-            let mut with = Vec::new();
-            let look = || {
-                with = medians(node, count)?;
-                Ok(difference("network", micros, &without, &with).is_ok())
+            let told = |what: &str, is_so: &dyn Fn(&Medians) -> bool| {
+                let mut with = Vec::new();
+                let look = || {
+                    with = medians(node, count)?;
+                    Ok(is_so(&with))
+                };
+                let told = wait_until(NOTICED, what, look);
+                let after = since.elapsed();
+                let line = line("network", micros, &without, &with);
+                say(&format!("{what} after {after:.1?}: {line}"));
+                told
             };
-            let noticed = wait_until(NOTICED, "the network's new time", look);
-            let after = since.elapsed();
-            say(&format!(
-                "{after:.1?}: {}",
-                line("network", micros, &without, &with)
-            ));
-            noticed?;
+            told("the network's new time", &|with| {
+                let network = |figures: &Medians| -> f64 {
+                    let mut figures = figures.iter().filter(|(name, _)| *name == "network");
+                    figures.next().map_or(f64::NAN, |(_, took)| *took)
+                };
+                (network(with) - network(&without) - micros).abs() < 1_000.0
+            })?;
+            // One more look may have to tell it better, if something disturbed the first.
+            told("the same server", &|with| {
+                difference("network", micros, &without, with).is_ok()
+            })?;
         }
         ensure_all_answered(&agent)?;
         then(&server, client, begun.elapsed())
@@ -135,8 +149,9 @@ fn a_network_that_becomes_slower_is_not_the_servers_fault_with_http2() {
             ensure!(count("requests on") == 1, "{said}");
             let handshakes = count("connection") - 2;
             say(&format!("{handshakes} handshakes in {took:.0?}"));
-            let most = took.as_secs() as usize / 10 + 1;
-            ensure!((2..=most).contains(&handshakes), "{said}");
+            // Three when nothing is known and when it is another one, else one.
+            let most = took.as_secs() as usize / 10 + 2 + 2 * 3;
+            ensure!((6..=most).contains(&handshakes), "{said}");
             Ok(())
         },
     );

@@ -16,6 +16,20 @@ const STAGES: [&str; 8] = [
 const TOLERANCE: f64 = 200.0;
 /// Requests of each test; the first of them makes a connection.
 pub(super) const COUNT: u32 = 40;
+/// Who else uses the machine's processors makes everything late, now and then; a delay in the wrong stage is there
+/// each time.
+const ATTEMPTS: usize = 3;
+
+/// Measures again if it did not succeed, since something may have disturbed it.
+fn undisturbed(measure: impl Fn() -> Result<()>) -> Result<()> {
+    let mut outcome = measure();
+    for _ in 1..ATTEMPTS {
+        let Err(error) = outcome else { break };
+        say(&format!("again: {error:#}"));
+        outcome = measure();
+    }
+    outcome
+}
 
 /// The medians of the stages of the last `count` requests.
 pub(super) fn medians(node: &Node, count: usize) -> Result<Vec<(&'static str, f64)>> {
@@ -85,11 +99,13 @@ fn delayed(
     Scenario::default().alone().run(|node| {
         let exact = Exact::new(node)?;
         let agent = node.agent(&exact.config(node, EVERY, "{}"))?;
-        plain(&exact, COUNT)?;
-        let without = medians(node, COUNT as usize)?;
-        slow(&exact, COUNT)?;
-        let with = medians(node, COUNT as usize)?;
-        ensure_in(expected, micros, &without, &with)?;
+        undisturbed(|| {
+            plain(&exact, COUNT)?;
+            let without = medians(node, COUNT as usize)?;
+            slow(&exact, COUNT)?;
+            let with = medians(node, COUNT as usize)?;
+            ensure_in(expected, micros, &without, &with)
+        })?;
         agent.terminate(super::BOUND)
     });
 }
@@ -167,12 +183,14 @@ fn an_agent_that_is_stopped_for_20_ms() {
         let agent = node.agent(&exact.config(node, EVERY, "{}"))?;
         // As seldom as with the stop: caches that have become cold are none of it.
         let seldom = "every_us=30000";
-        exact.ask("/wait", COUNT, &[seldom])?;
-        let without = medians(node, COUNT as usize)?;
         let stop = format!("stop={}:20000", agent.pid());
-        exact.ask("/wait", COUNT, &[&stop, seldom])?;
-        let with = medians(node, COUNT as usize)?;
-        ensure_in("queue", 20_000.0, &without, &with)?;
+        undisturbed(|| {
+            exact.ask("/wait", COUNT, &[seldom])?;
+            let without = medians(node, COUNT as usize)?;
+            exact.ask("/wait", COUNT, &[&stop, seldom])?;
+            let with = medians(node, COUNT as usize)?;
+            ensure_in("queue", 20_000.0, &without, &with)
+        })?;
         agent.terminate(super::BOUND)
     });
 }
@@ -246,7 +264,11 @@ fn over_a_link(milliseconds: [u64; 2]) -> Result<Vec<(&'static str, f64)>> {
             .spawn_python("exact_server.py", [at(FAR, 8090)])?;
         far.wait_stdout("ready", super::BOUND)?;
         let _agent = node.agent(&exact.config_at(node, &at(FAR, 8090), EVERY, "{}"))?;
-        exact.ask("/wait?us=2000", COUNT, &[])?;
+        // The first ones are told by a single handshake, which may have waited for a processor.
+        for _ in 0..2 {
+            exact.ask("/wait?us=2000", COUNT, &[])?;
+        }
+        traces(node, 2 * COUNT as usize)?;
         sender.send(medians(node, COUNT as usize)?)?;
         Ok(())
     });
@@ -255,6 +277,9 @@ fn over_a_link(milliseconds: [u64; 2]) -> Result<Vec<(&'static str, f64)>> {
 
 #[test]
 fn a_network_that_takes_10_ms() {
-    let (without, with) = (over_a_link([0, 0]).unwrap(), over_a_link([7, 3]).unwrap());
-    ensure_in("network", 10_000.0, &without, &with).unwrap();
+    undisturbed(|| {
+        let (without, with) = (over_a_link([0, 0])?, over_a_link([7, 3])?);
+        ensure_in("network", 10_000.0, &without, &with)
+    })
+    .unwrap();
 }

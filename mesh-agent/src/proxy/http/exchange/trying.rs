@@ -178,10 +178,13 @@ impl<'a> Exchange<'a> {
             server: endpoint.address,
             seen_as: session.seen_as,
         };
+        let mut most = usize::MAX;
         if session.is_inbound() {
             // A client has one connection, and no other.
             key.seen_as = SeenAs::Pod(None);
+            most = 1;
         }
-        handshake::measure(&session.pod, key, self.destination.policy.connect, endpoint);
+        let within = self.destination.policy.connect;
+        handshake::measure(&session.pod, key, within, endpoint, most);
     }
 }

@@ -26,27 +26,50 @@ use crate::{
 /// How long a server may take to end such a connection.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// Remembers with `endpoint` how long a handshake takes, if it takes no longer than `within`. Nobody waits for it.
-pub fn measure(pod: &Arc<PodProxy>, key: Key, within: Duration, endpoint: Arc<Endpoint>) {
+/// Remembers with `endpoint` how long handshakes take, of those that take no longer than `within`: of one if that is what
+/// was known, else of some more, one after the other, and of `most` at the most. Nobody waits for it.
+pub fn measure(
+    pod: &Arc<PodProxy>,
+    key: Key,
+    within: Duration,
+    endpoint: Arc<Endpoint>,
+    most: usize,
+) {
     let pod = Arc::clone(pod);
     tokio::spawn(async move {
-        let begun = Instant::now();
-        let stream = match super::connect(&pod, key, within).await {
-            Ok(stream) => stream,
-            Err(error) => return not_known(key, &error),
-        };
-        match tcp_info(&stream) {
-            // The kernel knows none if the first segment had to be sent again.
-            Ok(info) if !info.least_rtt.is_zero() && info.least_rtt <= begun.elapsed() => {
-                let now = pod.latency.age(Instant::now());
-                endpoint.round_trip.handshake(info.least_rtt, now);
+        let mut took = Vec::new();
+        while took.len() < most && endpoint.round_trip.wants_another(&took) {
+            match handshake(&pod, key, within).await {
+                Ok(Some(one)) => took.push(one),
+                Ok(None) => break,
+                Err(error) => {
+                    let server = key.server;
+                    tracing::debug!(
+                        "no connection to {server} to tell what the network takes: {error:?}"
+                    );
+                    break;
+                }
             }
-            Ok(_) => {}
-            Err(error) => not_known(key, &ConnectError::Failed(error)),
         }
-        // Whatever the server makes of it.
-        let _gone = timeout(ENDING, end(stream)).await;
+        if !took.is_empty() {
+            let now = pod.latency.age(Instant::now());
+            endpoint.round_trip.handshakes_made(&took, now);
+        }
     });
+}
+
+/// How long one takes, as the kernel has it, which knows nothing if the first segment had to be sent again.
+async fn handshake(
+    pod: &Arc<PodProxy>,
+    key: Key,
+    within: Duration,
+) -> Result<Option<Duration>, ConnectError> {
+    let begun = Instant::now();
+    let stream = super::connect(pod, key, within).await?;
+    let least = tcp_info(&stream).map_err(ConnectError::Failed)?.least_rtt;
+    // Whatever the server makes of it.
+    tokio::spawn(timeout(ENDING, end(stream)));
+    Ok((!least.is_zero() && least <= begun.elapsed()).then_some(least))
 }
 
 /// Ends a connection so that a server that speaks first gets no reset.
@@ -56,9 +79,4 @@ async fn end(mut stream: TcpStream) -> io::Result<()> {
     let mut discarded = [0; 256];
     while stream.read(&mut discarded).await? > 0 {}
     Ok(())
-}
-
-fn not_known(key: Key, error: &ConnectError) {
-    let server = key.server;
-    tracing::debug!("no connection to {server} to tell what the network takes: {error:?}");
 }
