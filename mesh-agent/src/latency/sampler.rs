@@ -72,7 +72,10 @@ impl Sampler {
         }
         self.second
             .store((second << 32) | u64::from(chosen + 1), Ordering::Relaxed);
-        self.last.store(millis(now), Ordering::Relaxed);
+        // Other threads read it for each request: written only when it is another.
+        if self.last.load(Ordering::Relaxed) != millis(now) {
+            self.last.store(millis(now), Ordering::Relaxed);
+        }
         true
     }
 

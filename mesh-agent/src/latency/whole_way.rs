@@ -2,7 +2,7 @@
 //!
 //! When a request left is one stamp. Those of the rest of its way are a message of the kernel's each, and a look at an
 //! error queue; remembering it writes to memory that nobody has used for long. Together that is a third of what a request
-//! costs, and of thousands in a second nobody looks at each. So on each thread one in a millisecond has all, on average:
+//! costs, and of thousands in a second nobody looks at each. So on each thread one in two milliseconds has all, on average:
 //! every one where there are few, also of some that come at once.
 
 use std::{
@@ -14,7 +14,7 @@ use super::pace::Pace;
 
 /// On one thread; as many at once as may come together and then none for long.
 const PACE: Pace = Pace {
-    every: Duration::from_millis(1),
+    every: Duration::from_millis(2),
     at_once: 256,
 };
 

@@ -180,7 +180,7 @@ impl Measured {
     }
 
     /// The try that began at `tried` is answered by `endpoint` of `destination`, over a connection that was there since
-    /// `connected`, or before the try began.
+    /// `connected`, or before the try began. Says what time it is.
     pub fn answered(
         &mut self,
         session: &Session,
@@ -189,7 +189,7 @@ impl Measured {
         tried: Nanos,
         connected: Option<Nanos>,
         upstream: Hearing,
-    ) {
+    ) -> Instant {
         self.way.last_try = tried;
         self.way.connected = connected.map_or(tried, |at| at.max(tried));
         let heard = upstream.heard();
@@ -212,6 +212,7 @@ impl Measured {
         way.least_rtt = (!bound.is_zero()).then_some(bound.as_nanos() as u64);
         self.upstream = Some(upstream);
         self.account = Some(Account::of(book, pod, name, endpoint.address, now));
+        now
     }
 
     fn take_request(&mut self, heard: &Heard) {

@@ -154,12 +154,12 @@ impl<'a> Exchange<'a> {
             && let (Some(began), Some((hearing, since))) = (began, answer.body().hearing())
         {
             let (session, destination) = (self.session, self.destination);
-            measured.answered(session, destination, &endpoint, began, since, hearing);
+            let now = measured.answered(session, destination, &endpoint, began, since, hearing);
             // What loopback takes stays what it is.
             if session.is_inbound() && endpoint.round_trip.is_known() {
                 return;
             }
-            let (book, now) = (&session.pod.latency, Instant::now());
+            let book = &session.pod.latency;
             let turn = || book.handshake_turn(now);
             let may = || book.may_shake_hands(now);
             if endpoint
