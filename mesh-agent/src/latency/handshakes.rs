@@ -18,6 +18,8 @@ const ROOM: Duration = Duration::from_micros(100);
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     took: ArrayVec<Duration, KEPT>,
+    /// Those in a row that took longer.
+    longer: ArrayVec<Duration, ENOUGH>,
 }
 
 impl Handshakes {
@@ -26,7 +28,7 @@ impl Handshakes {
         middle(&self.took)
     }
 
-    /// Whether there are so many that another one alone says nothing against them.
+    /// Whether there are so many that one alone says nothing against them.
     pub fn are_enough(&self) -> bool {
         self.took.len() >= ENOUGH
     }
@@ -36,8 +38,26 @@ impl Handshakes {
         self.middle().is_some_and(|middle| is_near(middle, took))
     }
 
+    /// One more, by itself: it may have waited for something, and is only believed if it is not longer than several that are
+    /// known, or if several in a row are. Whether it was believed.
+    pub fn add_single(&mut self, took: Duration) -> bool {
+        let is_longer = self.middle().is_some_and(|middle| took > middle);
+        if !self.are_enough() || !is_longer || self.agree_with(took) {
+            self.add(took);
+            return true;
+        }
+        self.longer.push(took);
+        let are_enough = self.longer.is_full();
+        if are_enough {
+            let longer = self.longer.take();
+            self.add_made(&longer);
+        }
+        are_enough
+    }
+
     /// One more. Those that it contradicts are forgotten.
-    pub fn add(&mut self, took: Duration) {
+    fn add(&mut self, took: Duration) {
+        self.longer.clear();
         if !self.agree_with(took) {
             self.took.clear();
         }
@@ -120,6 +140,27 @@ mod tests {
         assert_eq!(known.middle(), Some(micros(10_150)));
         assert_eq!(make(&mut known, [100, 110, 105]), 3);
         assert_eq!(known.middle(), Some(micros(105)));
+    }
+
+    #[test]
+    fn several_of_requests_in_a_row_are_believed() {
+        let mut known = Handshakes::default();
+        assert!(known.add_single(micros(3_000)));
+        assert!(known.add_single(micros(100)));
+        make(&mut known, [105, 110, 100]);
+        for took in [4_000, 4_100] {
+            assert!(!known.add_single(micros(took)));
+        }
+        assert_eq!(known.middle(), Some(micros(105)));
+        assert!(known.add_single(micros(120)));
+        for took in [10_200, 10_100] {
+            assert!(!known.add_single(micros(took)));
+        }
+        assert!(known.add_single(micros(10_150)));
+        assert_eq!(known.middle(), Some(micros(10_150)));
+        // A faster one did not wait.
+        assert!(known.add_single(micros(100)));
+        assert_eq!(known.middle(), Some(micros(100)));
     }
 
     proptest! {

@@ -61,13 +61,10 @@ impl RoundTrip {
     pub fn handshake(&self, took: Duration, now: Duration) {
         let mut known = self.handshakes();
         let is_alike = known.agree_with(took);
-        let asked = self.asked.load(Ordering::Relaxed);
-        // It may have waited for something: if the network is slower, those that are asked for will say so.
-        let is_late = !is_alike && known.middle().is_some_and(|middle| took > middle);
-        if is_late && known.are_enough() && is_within(PATIENCE, asked, now) {
+        if !known.add_single(took) {
+            self.doubt(now);
             return;
         }
-        known.add(took);
         self.publish(&known, now);
         if is_alike && known.are_enough() {
             self.settle(now);
@@ -280,7 +277,10 @@ mod tests {
         assert_eq!(round_trip.bound(with_answer, now), MILLI / 9);
         assert_eq!(round_trip.bound(new(3 * MILLI), now), MILLI / 9);
         now += PATIENCE;
-        // What is faster was not held up by anything; what is slower counts until others are asked for.
+        assert!(!round_trip.wants_handshake(now, || now, || true));
+        assert_eq!(round_trip.bound(new(4 * MILLI), now), MILLI / 9);
+        assert!(round_trip.wants_handshake(now, || now, || true));
+        // Three in a row are another network; and what is faster was not held up by anything.
         assert_eq!(round_trip.bound(new(4 * MILLI), now), 4 * MILLI);
         assert_eq!(round_trip.bound(new(MILLI), now), MILLI);
     }
