@@ -173,53 +173,26 @@ fn stamps_of_a_card_that_comes_later_are_used() {
     });
 }
 
-/// The card goes to a pod for a moment, and its number meanwhile to another interface, if `taken` is the name of one.
-fn lend(node: &Node, card: &str, taken: Option<&str>) -> Result<()> {
-    let index = index_of(card)?;
-    let elsewhere = format!("{}-elsewhere", node.id());
-    ip(&format!(
-        "netns add {elsewhere}\nlink set {card} netns {elsewhere}"
-    ))?;
-    std::thread::sleep(Duration::from_secs(1));
-    ensure!(on_record()?.contains(&index), "{:?}", on_record());
-    if let Some(name) = taken {
-        ip(&format!("link add {name} index {index} type bridge"))?;
-    }
-    ip(&format!("-n {elsewhere} link set {card} netns 1"))?;
-    wait_until(BOUND, "the card to be back", || Ok(is_there(card)))?;
-    ip(&format!("netns del {elsewhere}"))?;
-    let is_another = index_of(card)? != index;
-    ensure!(is_another == taken.is_some(), "{index} {is_another}");
-    Ok(())
-}
-
 /// A card that goes to a pod and comes back is the agent's to set back again.
 #[test]
 fn a_card_that_was_in_another_namespace_is_set_back_in_the_end() {
     with_card(|node, card| {
         let agent = node.agent(&config(node, "auto"))?;
         ensure_set(node, card, SENT, "at the start")?;
-        lend(node, card, None)?;
+        let index = index_of(card)?;
+        let elsewhere = format!("{}-elsewhere", node.id());
+        ip(&format!(
+            "netns add {elsewhere}\nlink set {card} netns {elsewhere}"
+        ))?;
+        std::thread::sleep(Duration::from_secs(1));
+        ensure!(on_record()?.contains(&index), "{:?}", on_record());
+        ip(&format!("-n {elsewhere} link set {card} netns 1"))?;
+        wait_until(BOUND, "the card to be back", || Ok(is_there(card)))?;
+        ip(&format!("netns del {elsewhere}"))?;
+        ensure!(index_of(card)? == index, "another number");
         std::thread::sleep(Duration::from_secs(1));
         agent.terminate(BOUND)?;
         ensure_set(node, card, OFF, "after the agent ended")
-    });
-}
-
-#[test]
-fn a_card_that_came_back_under_another_number_is_set_back_in_the_end() {
-    with_card(|node, card| {
-        let (before, taken) = (index_of(card)?, format!("mc{}", std::process::id()));
-        let agent = node.agent(&config(node, "auto"))?;
-        ensure_set(node, card, SENT, "at the start")?;
-        lend(node, card, Some(&taken))?;
-        wait_until(BOUND, "its new number on record", || {
-            let (now, numbers) = (index_of(card)?, on_record()?);
-            Ok(numbers.contains(&now) && !numbers.contains(&before))
-        })?;
-        agent.terminate(BOUND)?;
-        ensure_set(node, card, OFF, "after the agent ended")?;
-        ip(&format!("link del {taken}"))
     });
 }
 

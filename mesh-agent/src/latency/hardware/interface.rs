@@ -1,9 +1,6 @@
 //! The interfaces of a network namespace, with what they can and what they are set to.
 
-use std::{
-    fmt, fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fmt, io, path::PathBuf};
 
 use nix::net::if_::{if_indextoname, if_nameindex};
 use serde::Serialize;
@@ -110,26 +107,10 @@ pub(super) fn name_of(index: u32) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The device behind the interface of this name, as sysfs has it, and which of its ports: a card has the same one
-/// whatever its name and number are. `None` if there is none, or no sysfs.
+/// The device behind the interface of this name, as sysfs has it: a card has the same one whatever its name and number
+/// are. `None` if there is none, or no sysfs.
 pub(super) fn device_of(name: &str) -> Option<PathBuf> {
-    let interface = Path::new("/sys/class/net").join(name);
-    let device = fs::canonicalize(interface.join("device")).ok()?;
-    // Most have one port for each PCI function, number 0; those of mlx4 have two.
-    let port = fs::read_to_string(interface.join("dev_port")).unwrap_or_default();
-    Some(match port.trim() {
-        "" | "0" => device,
-        other => device.join("port").join(other),
-    })
-}
-
-/// The interface now behind which this device is.
-pub(super) fn name_of_device(device: &Path) -> Option<String> {
-    let interfaces = if_nameindex().ok()?;
-    let mut names = interfaces
-        .iter()
-        .map(|known| known.name().to_string_lossy().into_owned());
-    names.find(|name| device_of(name).as_deref() == Some(device))
+    std::fs::canonicalize(format!("/sys/class/net/{name}/device")).ok()
 }
 
 /// A socket to ask about interfaces of its network namespace with.

@@ -11,10 +11,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Setting,
-    interface::{device_of, name_of, name_of_device},
-};
+use super::{Setting, interface::device_of};
 
 /// One card that was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,23 +32,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether it is of the card that has this number and name now, as far as that is known: another one may have its
-    /// number, and it may have another number after it was in another namespace.
-    pub fn is_of(&self, index: u32, name: &str) -> bool {
+    /// Whether it is of the card that has this name now, as far as that is known: another one may have its number.
+    pub fn is_of(&self, name: &str) -> bool {
         match (&self.device, device_of(name)) {
+            (None, _) => true,
             (Some(device), Some(now)) => *device == now,
-            (None, _) => self.index == index,
             // None is behind it, or nothing is known of it.
-            (Some(_), None) => {
-                self.index == index && !Path::new("/sys/class/net").join(name).exists()
-            }
+            (Some(_), None) => !Path::new("/sys/class/net").join(name).exists(),
         }
-    }
-
-    /// What the card is called now, if it is there.
-    pub fn name_now(&self) -> Option<String> {
-        let by_number = name_of(self.index).filter(|name| self.is_of(self.index, name));
-        by_number.or_else(|| name_of_device(self.device.as_deref()?))
     }
 
     /// Whether `now` is what we set, so that nobody else has changed it since.
@@ -130,15 +118,6 @@ impl Record {
         self.write()
     }
 
-    /// A card has another number than it had. What had that one before, if it is on record, is another card.
-    pub fn renumber(&mut self, from: u32, to: u32) -> io::Result<()> {
-        self.entries.retain(|known| known.index != to);
-        if let Some(entry) = self.entries.iter_mut().find(|known| known.index == from) {
-            entry.index = to;
-        }
-        self.write()
-    }
-
     /// Forgets an interface.
     pub fn remove(&mut self, index: u32) -> io::Result<()> {
         self.entries.retain(|known| known.index != index);
@@ -209,9 +188,6 @@ mod tests {
         let made = Entry { made, ..entry(2) };
         record.put(made.clone()).unwrap();
         record.remove(3).unwrap();
-        record.put(entry(4)).unwrap();
-        record.renumber(2, 4).unwrap();
-        record.renumber(4, 2).unwrap();
         // As when its holder is killed.
         drop(record);
         let record = Record::open(&path, false).unwrap().unwrap();
@@ -223,17 +199,15 @@ mod tests {
     #[test]
     fn a_card_is_not_taken_for_another_that_has_its_number() {
         assert!(
-            entry(1).is_of(1, "lo") && !entry(2).is_of(1, "lo"),
+            entry(1).is_of("lo"),
             "of an agent that did not write it down"
         );
         let of_card = Entry {
             device: Some("/sys/devices/pci0000:00/0000:00:09.0".into()),
             ..entry(1)
         };
-        assert!(!of_card.is_of(1, "lo"));
-        assert!(of_card.is_of(1, "no-such-name"), "sysfs says nothing of it");
-        assert!(!of_card.is_of(2, "no-such-name"));
-        assert_eq!(of_card.name_now(), None);
+        assert!(!of_card.is_of("lo"));
+        assert!(of_card.is_of("no-such-name"), "sysfs says nothing of it");
         let written = serde_json::to_vec(std::slice::from_ref(&of_card)).unwrap();
         assert_eq!(read(&written), [of_card]);
         let earlier = serde_json::to_string(&entry(1)).unwrap();

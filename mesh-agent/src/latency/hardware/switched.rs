@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Interface,
-    interface::{any_socket, device_of},
+    interface::{any_socket, device_of, name_of},
     ioctls,
     links::Departure,
     plan::{Plan, plan},
@@ -117,8 +117,8 @@ impl Switched {
             return Ok(());
         };
         let is_there = |entry: &Entry| {
-            let mut known = interfaces.iter();
-            let interface = known.find(|known| entry.is_of(known.index, &known.name));
+            let mut known = interfaces.iter().filter(|known| known.index == entry.index);
+            let interface = known.find(|known| entry.is_of(&known.name));
             let setting = interface.and_then(|interface| interface.setting);
             setting.is_some_and(|now| entry.is_ours(now))
         };
@@ -140,15 +140,11 @@ impl Switched {
         let Some(record) = &mut self.record else {
             return Ok(());
         };
-        let is_its = |entry: &&Entry| entry.is_of(interface.index, &interface.name);
-        let earlier = record.entries().iter().find(is_its).cloned();
-        let number = earlier
-            .as_ref()
-            .map_or(interface.index, |entry| entry.index);
-        if number != interface.index {
-            record.renumber(number, interface.index)?;
-        }
-        match plan(interface, earlier.as_ref()) {
+        let mut entries = record.entries().iter();
+        let is_its =
+            |entry: &&Entry| entry.index == interface.index && entry.is_of(&interface.name);
+        let earlier = entries.find(is_its);
+        match plan(interface, earlier) {
             Plan::CannotStamp => return Ok(()),
             Plan::Foreign => tracing::debug!("{interface}: used as it is"),
             Plan::Inherit => tracing::info!(
@@ -218,9 +214,15 @@ fn restore_all(record: Record) -> io::Result<()> {
 
 /// Sets a card back, unless it is gone or somebody else has set it since.
 fn restore(socket: &socket2::Socket, entry: &Entry) -> io::Result<()> {
-    let Some(name) = entry.name_now() else {
+    let Some(name) = name_of(entry.index) else {
         return Ok(());
     };
+    if !entry.is_of(&name) {
+        tracing::info!(
+            "{name} has the number of a card that is gone: that one's hardware timestamps stay as they are"
+        );
+        return Ok(());
+    }
     let Ok(now) = ioctls::setting(socket, &name) else {
         return Ok(());
     };
