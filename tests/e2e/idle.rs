@@ -3,16 +3,13 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::ensure;
 use mesh_tests::{Scenario, say, wait_until};
 
 use crate::peers::{CLIENT, OTHER};
 
 /// How long it is observed.
 const WINDOW: Duration = Duration::from_secs(5);
-const ATTEMPTS: usize = 4;
-/// Of a processor.
-const MOST: f64 = 0.01;
 
 #[test]
 fn an_idle_agent_uses_less_than_1_percent_of_a_processor() {
@@ -29,17 +26,17 @@ fn an_idle_agent_uses_less_than_1_percent_of_a_processor() {
             let used = agent.processor_time()?.saturating_sub(before);
             Ok(used < Duration::from_millis(10))
         })?;
-        // What the machine's host does meanwhile may be counted as the agent's; what the agent does is there each time.
-        for _ in 0..ATTEMPTS {
+        // What the machine's host does meanwhile may be counted as the agent's: of three windows one.
+        let mut quiet = 0;
+        for _ in 0..3 {
             let before = agent.processor_time()?;
             sleep(WINDOW);
             let used = agent.processor_time()?.saturating_sub(before);
             let share = used.as_secs_f64() / WINDOW.as_secs_f64();
             say(&format!("{:.3}% of a processor", share * 100.0));
-            if share < MOST {
-                return Ok(());
-            }
+            quiet += u32::from(used * 100 < WINDOW);
         }
-        bail!("never below {}%", MOST * 100.0)
+        ensure!(quiet >= 2, "in {quiet} of 3 windows only");
+        Ok(())
     });
 }

@@ -35,7 +35,7 @@ const OTHERS: &str = "others";
 const MOST_TRACES: usize = 1024;
 /// For how long it is remembered that somebody waits for requests.
 const AWAITED: Duration = Duration::from_secs(2);
-/// Connections that are made for their handshakes only, to all servers together.
+/// Servers to which connections are made for their handshakes only: one to three each, one after the other.
 const HANDSHAKES: Pace = Pace {
     every: Duration::from_millis(100),
     at_once: 10,

@@ -43,7 +43,7 @@ impl Handshakes {
     pub fn add_single(&mut self, took: Duration) -> bool {
         let is_longer = self.middle().is_some_and(|middle| took > middle);
         if !self.are_enough() || !is_longer || self.agree_with(took) {
-            self.add(took);
+            self.add_made(&[took]);
             return true;
         }
         self.longer.push(took);
@@ -55,18 +55,6 @@ impl Handshakes {
         are_enough
     }
 
-    /// One more. Those that it contradicts are forgotten.
-    fn add(&mut self, took: Duration) {
-        self.longer.clear();
-        if !self.agree_with(took) {
-            self.took.clear();
-        }
-        if self.took.is_full() {
-            self.took.remove(0);
-        }
-        self.took.push(took);
-    }
-
     /// Whether another one is to be made after these, that were made just now one after the other.
     pub fn want_another(&self, made: &[Duration]) -> bool {
         let are_alike = made.iter().all(|&took| self.agree_with(took));
@@ -74,11 +62,18 @@ impl Handshakes {
         made.is_empty() || (made.len() < ENOUGH && !are_believed)
     }
 
-    /// These were made just now: what most of them say counts.
+    /// These were made just now: what most of them say counts, and what it contradicts is forgotten.
     pub fn add_made(&mut self, made: &[Duration]) {
         let Some(middle) = middle(made) else { return };
+        self.longer.clear();
+        if !self.agree_with(middle) {
+            self.took.clear();
+        }
         for &took in made.iter().filter(|&&took| is_near(middle, took)) {
-            self.add(took);
+            if self.took.is_full() {
+                self.took.remove(0);
+            }
+            self.took.push(took);
         }
     }
 }
@@ -124,7 +119,7 @@ mod tests {
         assert_eq!(make(&mut known, [10_310, 99]), 1);
         // The one of a request's connection counts too.
         let mut known = Handshakes::default();
-        known.add(micros(10_000));
+        known.add_made(&[micros(10_000)]);
         assert!(!known.are_enough());
         assert_eq!(make(&mut known, [10_300, 10_350]), 2);
         assert_eq!(known.middle(), Some(micros(10_300)));
@@ -163,7 +158,28 @@ mod tests {
         assert_eq!(known.middle(), Some(micros(100)));
     }
 
+    #[test]
+    fn what_is_believed_is_the_middle_one_also_if_the_others_are_just_near_it() {
+        let mut known = Handshakes::default();
+        assert_eq!(make(&mut known, [10_000, 11_300, 12_600]), 3);
+        assert_eq!(known.middle(), Some(micros(11_300)));
+        // One at the edge does not drive out those that agree with the others.
+        let mut known = Handshakes::default();
+        known.add_made(&[micros(10_000); KEPT]);
+        known.add_made(&[micros(11_390), micros(10_050), micros(10_100)]);
+        assert_eq!(known.middle(), Some(micros(10_050)));
+    }
+
     proptest! {
+        /// Whatever comes, the middle one of those made is near.
+        #[test]
+        fn with_nothing_known_most_decide(made in prop::array::uniform3(1_u64..100_000)) {
+            let mut known = Handshakes::default();
+            make(&mut known, made);
+            let most = middle(&made.map(micros)).unwrap();
+            prop_assert!(is_near(most, known.middle().unwrap()), "{known:?}");
+        }
+
         /// If one of three at most waited, the network is what it is, whatever was known before.
         #[test]
         fn most_are_right(
@@ -175,7 +191,7 @@ mod tests {
         ) {
             let mut known = Handshakes::default();
             for took in before {
-                known.add(micros(took));
+                known.add_made(&[micros(took)]);
             }
             let mut next = noise.map(|noise| network + noise);
             next[late] += wait;

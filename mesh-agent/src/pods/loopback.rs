@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use nix::net::if_::InterfaceFlags;
+use nix::{errno::Errno, net::if_::InterfaceFlags};
 use socket2::{Domain, Socket, Type};
 
 use super::socket_options::interface_flags;
@@ -29,7 +29,12 @@ pub(super) fn fault() -> io::Result<Option<LoopbackFault>> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     // Routes would not tell: those of an interface that was taken down are still found. And a list of all interfaces
     // (netlink) would wait for whoever changes one, in any network namespace.
-    if !interface_flags(&socket, c"lo")?.contains(InterfaceFlags::IFF_UP) {
+    let is_up = match interface_flags(&socket, c"lo") {
+        // Somebody gave it another name.
+        Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => false,
+        flags => flags?.contains(InterfaceFlags::IFF_UP),
+    };
+    if !is_up {
         Ok(Some(LoopbackFault::Down))
     } else if !has_the_addresses(&socket)? {
         Ok(Some(LoopbackFault::Addresses))

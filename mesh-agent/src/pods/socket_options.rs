@@ -55,7 +55,9 @@ pub fn interface_flags(socket: &impl AsFd, name: &CStr) -> io::Result<InterfaceF
     }
     // SAFETY: the kernel has just written this field.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
-    Ok(InterfaceFlags::from_bits_retain(flags.into()))
+    Ok(InterfaceFlags::from_bits_retain(
+        flags.cast_unsigned().into(),
+    ))
 }
 
 /// Lets bind take an address only; connect chooses the port per destination

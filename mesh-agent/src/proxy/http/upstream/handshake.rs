@@ -27,7 +27,8 @@ use crate::{
 const ENDING: Duration = Duration::from_secs(1);
 
 /// Remembers with `endpoint` how long handshakes take, of those that take no longer than `within`: of one if that is what
-/// was known, else of some more, one after the other, and of `most` at the most. Nobody waits for it.
+/// was known, else of some more, one after the other, and of `most` at the most; of none if one of them fails. Nobody waits
+/// for it.
 pub fn measure(
     pod: &Arc<PodProxy>,
     key: Key,
@@ -41,20 +42,18 @@ pub fn measure(
         while took.len() < most && endpoint.round_trip.wants_another(&took) {
             match handshake(&pod, key, within).await {
                 Ok(Some(one)) => took.push(one),
-                Ok(None) => break,
+                Ok(None) => return,
                 Err(error) => {
                     let server = key.server;
                     tracing::debug!(
                         "no connection to {server} to tell what the network takes: {error:?}"
                     );
-                    break;
+                    return;
                 }
             }
         }
-        if !took.is_empty() {
-            let now = pod.latency.age(Instant::now());
-            endpoint.round_trip.handshakes_made(&took, now);
-        }
+        let now = pod.latency.age(Instant::now());
+        endpoint.round_trip.handshakes_made(&took, now);
     });
 }
 
@@ -67,9 +66,10 @@ async fn handshake(
     let begun = Instant::now();
     let stream = super::connect(pod, key, within).await?;
     let least = tcp_info(&stream).map_err(ConnectError::Failed)?.least_rtt;
-    // Whatever the server makes of it.
-    tokio::spawn(timeout(ENDING, end(stream)));
-    Ok((!least.is_zero() && least <= begun.elapsed()).then_some(least))
+    let is_known = !least.is_zero() && least <= begun.elapsed();
+    // Whatever the server makes of it. The next one waits: a server may have room for few that it has not accepted.
+    let _gone = timeout(ENDING, end(stream)).await;
+    Ok(is_known.then_some(least))
 }
 
 /// Ends a connection so that a server that speaks first gets no reset.
