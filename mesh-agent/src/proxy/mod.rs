@@ -31,6 +31,7 @@ mod protection;
 mod proxy_protocol;
 mod scratch;
 mod servers;
+mod timer;
 mod traffic;
 mod upstream;
 pub mod workers;

@@ -37,7 +37,12 @@ pub fn count() -> usize {
 
 /// Which of them this thread is; 0 on any other.
 pub fn here() -> usize {
-    HERE.get().unwrap_or_default()
+    if_here().unwrap_or_default()
+}
+
+/// Which of them this thread is, if it is one.
+pub fn if_here() -> Option<usize> {
+    HERE.get()
 }
 
 /// The schedulers in turn, for tasks that go on as long as the agent does.
@@ -93,6 +98,19 @@ fn start(index: usize) -> Worker {
         runtime: handle,
         connections: AtomicUsize::new(0),
     }
+}
+
+/// What `future` comes to as a task of a worker of its own, where no other test has a say.
+#[cfg(test)]
+pub fn on_another<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    let run = || {
+        HERE.set(Some(usize::MAX));
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime
+            .unwrap()
+            .block_on(async { tokio::spawn(future).await.unwrap() })
+    };
+    thread::spawn(run).join().unwrap()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::SendStream;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     half_close::Underway,
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     latency::{Nanos, StampedStream},
     policy::deadline::Deadline,
+    proxy::timer::Timer,
 };
 
 /// What bodies fail with.
@@ -58,7 +59,7 @@ enum Source {
 struct Limits {
     deadline: Deadline,
     idle: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     /// The timer stands for the present wait.
     is_armed: bool,
 }
@@ -318,15 +319,12 @@ impl Limits {
         if !self.is_armed {
             let until = Instant::now() + self.idle;
             let until = self.deadline.at().map_or(until, |at| until.min(at.into()));
-            match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(until),
-                None => self.timer = Some(Box::pin(sleep_until(until))),
-            }
+            let timer = self.timer.get_or_insert_with(|| Timer::new(until));
+            timer.reset(until);
             self.is_armed = true;
         }
-        self.timer
-            .as_mut()
-            .map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
+        let timer = self.timer.as_mut();
+        timer.map_or(Poll::Pending, |timer| timer.poll(context))
     }
 }
 

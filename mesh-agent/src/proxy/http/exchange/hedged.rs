@@ -1,16 +1,15 @@
 //! A request that is sent to another server before the first has failed.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
-
-use tokio::time;
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Instant};
 
 use super::Exchange;
 use crate::{
-    policy::{hedge::HedgePolicy, retry_budget::FurtherTry},
+    policy::{deadline::Deadline, hedge::HedgePolicy, retry_budget::FurtherTry},
     proxy::{
         destinations::{RequestCounters, Retries},
         http::running::{Ended, Running, first_of},
         protection::Refusal,
+        timer::{Late, within},
     },
 };
 
@@ -49,38 +48,38 @@ impl Exchange<'_> {
         running.push(begin(self, tried, place, slot, false)?);
         let mut left = hedge.max;
         loop {
-            let after = destination.hedge_after(hedge, Instant::now());
-            let (ended, answered) = match after.filter(|_| left > 0) {
-                None => first_of(&mut running).await,
-                Some(after) => match time::timeout(after, first_of(&mut running)).await {
-                    Ok(ended) => ended,
-                    Err(_late) if !self.body.is_complete() => {
+            let now = Instant::now();
+            let after = destination.hedge_after(hedge, now).filter(|_| left > 0);
+            let until = Deadline::NONE.within(after, now);
+            let ended = within(until, pin!(first_of(&mut running))).await;
+            let (ended, answered) = match ended {
+                Ok(ended) => ended,
+                Err(Late) if !self.body.is_complete() => {
+                    left = 0;
+                    continue;
+                }
+                Err(Late) => {
+                    let Some(place) = destination.budget.take(retries.budget) else {
+                        RequestCounters::count(&counters.over_budget);
                         left = 0;
                         continue;
-                    }
-                    Err(_late) => {
-                        let Some(place) = destination.budget.take(retries.budget) else {
-                            RequestCounters::count(&counters.over_budget);
-                            left = 0;
-                            continue;
-                        };
-                        let Ok(slot) = self.free_slot() else {
-                            left = 0;
-                            continue;
-                        };
-                        tried.extend(running.iter().map(|running| running.endpoint.address));
-                        // Where it cannot begin, those under way are not to suffer.
-                        let Ok(hedge) = begin(self, tried, Some(place), slot, true) else {
-                            left = 0;
-                            continue;
-                        };
-                        left -= 1;
-                        RequestCounters::count(&counters.retries);
-                        RequestCounters::count(&counters.hedges);
-                        running.push(hedge);
+                    };
+                    let Ok(slot) = self.free_slot() else {
+                        left = 0;
                         continue;
-                    }
-                },
+                    };
+                    tried.extend(running.iter().map(|running| running.endpoint.address));
+                    // Where it cannot begin, those under way are not to suffer.
+                    let Ok(hedge) = begin(self, tried, Some(place), slot, true) else {
+                        left = 0;
+                        continue;
+                    };
+                    left -= 1;
+                    RequestCounters::count(&counters.retries);
+                    RequestCounters::count(&counters.hedges);
+                    running.push(hedge);
+                    continue;
+                }
             };
             let now = Instant::now();
             if answered.is_failure() && !running.is_empty() {

@@ -11,6 +11,7 @@ mod trying;
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -45,6 +46,7 @@ use crate::{
         destinations::{Destination, RequestCounters, Retries},
         overload::Turn,
         protection::{Admitted, Refusal},
+        timer::within,
     },
 };
 
@@ -205,17 +207,12 @@ impl<'a> Exchange<'a> {
         self.be_admitted().await?;
         let active = self.destination.begin();
         let deadline = self.deadline;
-        let tries = self.tries();
-        let (mut response, mut guard) = match deadline.at() {
-            None => tries.await?,
-            Some(at) => match time::timeout_at(at.into(), tries).await {
-                Ok(answered) => answered?,
-                Err(_late) => {
-                    self.ran_out_of_time();
-                    return Err(Reason::RequestTimeout.into());
-                }
-            },
+        let answered = within(deadline, pin!(self.tries())).await;
+        let Ok(answered) = answered else {
+            self.ran_out_of_time();
+            return Err(Reason::RequestTimeout.into());
         };
+        let (mut response, mut guard) = answered?;
         guard.request = Some(active);
         guard.admitted = self.admitted.take();
         guard.turn = self.turn.take().filter(|_| !self.is_endless(&response));

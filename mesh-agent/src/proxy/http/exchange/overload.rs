@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -19,6 +20,7 @@ use crate::{
         http::{reason::Reason, retry_mark::identity, session::Session},
         overload::{Asking, PriorityHeaders},
         protection::Refusal,
+        timer::{Late, within},
     },
 };
 
@@ -74,14 +76,8 @@ impl Exchange<'_> {
             stands_for,
         };
         let turn = control.turn(asking, self.destination);
-        let turn = match self.deadline.at() {
-            None => turn.await?,
-            Some(at) => match tokio::time::timeout_at(at.into(), turn).await {
-                Ok(turn) => turn?,
-                Err(_late) => return Err(Reason::RequestTimeout.into()),
-            },
-        };
-        self.turn = Some(turn);
+        let turn = within(self.deadline, pin!(turn)).await;
+        self.turn = Some(turn.map_err(|Late| Reason::RequestTimeout)??);
         Ok(())
     }
 

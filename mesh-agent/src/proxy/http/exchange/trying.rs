@@ -2,18 +2,18 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use http::{Request, Response, Version, header};
 use http_body::Body as _;
-use tokio::time::timeout;
 
 use super::Exchange;
 use crate::{
     latency::Nanos,
-    policy::retry_budget::FurtherTry,
+    policy::{deadline::Deadline, retry_budget::FurtherTry},
     proxy::{
         destinations::{Destination, Endpoint},
         http::{
@@ -31,6 +31,7 @@ use crate::{
             upstream::{Key, handshake},
         },
         protection::{Admitted, Slot},
+        timer::within,
         upstream::SeenAs,
     },
 };
@@ -66,12 +67,9 @@ impl Try<'_> {
             self.measuring,
             self.client,
         );
-        let outcome = match self.limit {
-            None => sending.await,
-            Some(limit) => timeout(limit, sending)
-                .await
-                .unwrap_or(Err(TryError::Timeout)),
-        };
+        let limit = Deadline::NONE.within(self.limit, self.begun);
+        let outcome = within(limit, pin!(sending)).await;
+        let outcome = outcome.unwrap_or(Err(TryError::Timeout));
         let elapsed = self.begun.elapsed();
         let answer = outcome.as_ref().ok();
         let by_stamps = answer.filter(|_| to.policy.by_server_time);

@@ -1,0 +1,166 @@
+use std::{
+    future::pending,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    runtime::Handle,
+    task::yield_now,
+};
+
+use super::*;
+use crate::proxy::workers::on_another;
+
+fn after(left: Duration) -> Deadline {
+    Deadline::NONE.within(Some(left), Instant::now())
+}
+
+fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+fn kept() -> usize {
+    KEPT.with_borrow(Vec::len)
+}
+
+/// After how long nothing is late.
+async fn late(deadline: Deadline) -> Duration {
+    let begun = Instant::now();
+    assert_eq!(within(deadline, pin!(pending::<()>())).await, Err(Late));
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn what_comes_in_time_is_there_and_what_does_not_is_late() {
+    assert_eq!(within(Deadline::NONE, pin!(async { 1 })).await, Ok(1));
+    // Also if the time is over already.
+    assert_eq!(
+        within(after(Duration::ZERO), pin!(async { 2 })).await,
+        Ok(2)
+    );
+    assert_eq!(
+        within(
+            after(millis(10_000)),
+            pin!(async {
+                yield_now().await;
+                3
+            })
+        )
+        .await,
+        Ok(3)
+    );
+    assert!(late(after(millis(20))).await >= millis(20));
+    assert_eq!(kept(), 0, "it is no worker's");
+}
+
+#[test]
+fn a_timer_that_was_set_for_another_goes_off_neither_early_nor_late() {
+    on_another(async {
+        for (set_for, wanted) in [(20, 60), (10_000, 40), (30, 30), (0, 20)] {
+            let yielding = async {
+                yield_now().await;
+                // It may have gone off already.
+                thread::sleep(millis(2));
+            };
+            assert_eq!(
+                within(after(millis(set_for + 1)), pin!(yielding)).await,
+                Ok(())
+            );
+            let took = late(after(millis(wanted))).await;
+            assert!(took >= millis(wanted), "{took:?} of {wanted} ms");
+            assert!(took < millis(wanted + 2_000), "{took:?} of {wanted} ms");
+        }
+    });
+}
+
+#[test]
+fn who_is_put_off_is_not_late_before() {
+    on_another(async {
+        let begun = Instant::now();
+        let mut timer = Timer::new((begun + millis(5)).into());
+        poll_fn(|context| {
+            assert!(timer.poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        timer.reset((begun + millis(50)).into());
+        poll_fn(|context| timer.poll(context)).await;
+        assert!(begun.elapsed() >= millis(50));
+        timer.reset((begun + millis(70)).into());
+        poll_fn(|context| timer.poll(context)).await;
+        assert!(begun.elapsed() >= millis(70));
+    });
+}
+
+#[test]
+fn few_are_kept_and_none_that_has_gone_off() {
+    on_another(async {
+        let mut timers: Vec<_> = (0..MOST_KEPT + 10)
+            .map(|_| Timer::new((Instant::now() + millis(10_000)).into()))
+            .collect();
+        poll_fn(|context| {
+            assert!(
+                timers
+                    .iter_mut()
+                    .all(|timer| timer.poll(context).is_pending())
+            );
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(kept(), 0);
+        drop(timers);
+        assert_eq!(kept(), MOST_KEPT);
+        late(after(millis(10))).await;
+        assert_eq!(kept(), MOST_KEPT - 1);
+    });
+}
+
+/// What it is for: a timer that is set for earlier than all others wakes the runtime up.
+#[test]
+fn the_event_loop_turns_no_more_often_with_a_timer_than_without() {
+    const ROUNDS: u64 = 300;
+    let turns = |left| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = thread::spawn(move || {
+            let mut peer: TcpStream = listener.accept().unwrap().0;
+            peer.set_nodelay(true).unwrap();
+            let mut byte = [0];
+            while peer.read(&mut byte).is_ok_and(|count| count > 0) {
+                for _ in 0..2 {
+                    // So that who waits for it does.
+                    thread::sleep(Duration::from_micros(200));
+                    peer.write_all(&byte).unwrap();
+                }
+            }
+        });
+        let turns = on_another(async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let metrics = Handle::current().metrics();
+            let before = metrics.worker_park_count(0);
+            for _ in 0..ROUNDS {
+                stream.write_all(b"x").await.unwrap();
+                let deadline = Deadline::NONE.within(left, Instant::now());
+                within(deadline, pin!(stream.read_u8()))
+                    .await
+                    .unwrap()
+                    .unwrap();
+                // As for the next request, for which no timer is set.
+                stream.read_u8().await.unwrap();
+            }
+            metrics.worker_park_count(0) - before
+        });
+        echo.join().unwrap();
+        turns
+    };
+    let (without, with) = (turns(None), turns(Some(Duration::from_secs(15))));
+    assert!(without >= 2 * ROUNDS, "{without} turns");
+    assert!(
+        with <= without + ROUNDS / 10,
+        "{with} turns, {without} without"
+    );
+}
