@@ -278,8 +278,7 @@ impl Leg {
         self.log().as_ref().is_some_and(|log| log.is_waiting)
     }
 
-    /// Something came in and was read just now. Whether it is the first since the message began, and stamps of that are
-    /// awaited.
+    /// Something came in and was read just now. Whether it is the first since the message began.
     pub fn arrived(&self, stamps: Option<Stamps>) -> bool {
         let arrival = Arrival::now(stamps);
         self.has_arrived.store(true, Ordering::Relaxed);

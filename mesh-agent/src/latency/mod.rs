@@ -1,6 +1,6 @@
 //! Where the time of requests goes, by the timestamps that the kernel gives packets.
 //!
-//! Upwards: a socket that can be asked for stamps (`stream`, `socket`, `writable`), what is known of one
+//! Upwards: a socket that can be asked for stamps (`stream`, `socket`, `watched`, `room`, `writable`; `was_stamped`), what is known of one
 //! connection (`leg`, `transmit_log`), the stages of one request (`stages`), which requests are measured
 //! (`sampler`), and which in full (`whole_way`), what is remembered of them (`book`,
 //! `series`), and what threads are about to add to that (`account`).
@@ -17,6 +17,7 @@ mod leg;
 pub mod loopback;
 mod nanos;
 mod pace;
+mod room;
 mod round_trip;
 mod sampler;
 mod series;
@@ -24,6 +25,8 @@ mod socket;
 mod stages;
 mod stream;
 mod transmit_log;
+mod was_stamped;
+mod watched;
 pub mod whole_way;
 mod writable;
 
@@ -41,3 +44,4 @@ pub use socket::{Asked, TcpInfo, drain, prepare_datagrams, receive, send, tcp_in
 pub use stages::{Arrival, Source, Stage, Stages, Stamp, Unclear, Waypoints};
 pub use stream::StampedStream;
 pub use transmit_log::{Counts, TransmitLog, Write};
+pub use was_stamped::WasStamped;

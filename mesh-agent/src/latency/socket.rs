@@ -1,7 +1,7 @@
 //! The system calls of packet timestamps: asking for them, and getting them with what is received and from
 //! the error queue.
 //!
-//! `unsafe`: recvmsg(2), recvmmsg(2), sendmsg(2), getsockopt(2), setsockopt(2) and ioctl(2) with their raw
+//! `unsafe`: recv(2), recvmsg(2), recvmmsg(2), sendmsg(2), getsockopt(2), setsockopt(2) and ioctl(2) with their raw
 //! pointers, none of which outlives the call.
 #![allow(unsafe_code)]
 
@@ -159,6 +159,21 @@ pub fn receive(
     let there = message.msg_controllen.min(CONTROL);
     let stamp = control_messages::received(&control.0[..there]);
     Ok((count, stamp.map(|stamp| stamp.stamps)))
+}
+
+/// The same without stamps.
+pub fn read(
+    socket: &impl AsRawFd,
+    buffer: &mut impl BufMut,
+) -> io::Result<(usize, Option<Stamps>)> {
+    let room = buffer.chunk_mut();
+    let (at, length) = (room.as_mut_ptr().cast(), room.len());
+    // SAFETY: the kernel only writes to the room that there is.
+    let count = unsafe { libc::recv(socket.as_raw_fd(), at, length, libc::MSG_DONTWAIT) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written so many bytes.
+    unsafe { buffer.advance_mut(count) };
+    Ok((count, None))
 }
 
 /// Sends, and asks for stamps of the last byte that is taken.

@@ -1,74 +1,72 @@
 //! A TCP connection whose packets can be measured.
 //!
-//! A transmit stamp in the error queue makes a socket report EPOLLERR, which the runtime takes for the end of
-//! writing, for good: from then on each wait for room to write would be over at once, and the task that waits
-//! would never stop. So a connection that was stamped asks another epoll for room to write, one of its own
-//! that only comes to be when there is none. That it is in error is only believed once its error queue is empty.
-//! Reading is not affected, and a connection that was never stamped is not either.
+//! A connection that was stamped looks for room to write by itself (`room`), and once it is stamped again and again the
+//! runtime is to watch it for reading only (`watched`). One that was never stamped is as any other.
 
 use std::{
     io::{self, IoSlice},
-    os::fd::AsFd as _,
+    mem::take,
+    net::Shutdown,
+    os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
 use super::{
     cards,
-    clock::Nanos,
     control_messages::{Stamps, TransmitStamp},
     leg::Leg,
+    room::Room,
     socket::{self, Asked},
-    writable::Writable,
+    was_stamped::WasStamped,
+    watched::Watched,
 };
 
 /// A TCP connection whose packets can be measured.
 #[derive(Debug)]
 pub struct StampedStream {
-    stream: TcpStream,
+    socket: Watched,
     leg: Arc<Leg>,
+    room: Room,
     /// Whether its socket gives stamps of cards: a first card may come later than the connection.
     asks_cards: AtomicBool,
-    is_blocked: AtomicBool,
-    blocked: Mutex<Blocked>,
-}
-
-/// There is no room to write.
-#[derive(Debug, Default)]
-struct Blocked {
-    /// Waits for it, if the runtime cannot.
-    writable: Option<Box<Writable>>,
-    since: Option<Nanos>,
+    /// A write was stamped; and another one.
+    was_stamped: AtomicBool,
+    is_often_stamped: AtomicBool,
 }
 
 impl StampedStream {
     /// One that nothing is wanted of yet.
     pub fn new(stream: TcpStream, leg: Arc<Leg>) -> Self {
         Self {
-            stream,
+            socket: Watched::Both(stream),
             leg,
+            room: Room::default(),
             asks_cards: AtomicBool::new(false),
-            is_blocked: AtomicBool::new(false),
-            blocked: Mutex::default(),
+            was_stamped: AtomicBool::new(false),
+            is_often_stamped: AtomicBool::new(false),
         }
     }
 
-    /// The connection, to look at.
-    pub const fn get_ref(&self) -> &TcpStream {
-        &self.stream
+    /// The same, that nothing is wanted of any more.
+    pub fn into_was_stamped(self) -> io::Result<WasStamped> {
+        let stream = self.socket.into_stream()?;
+        Ok(WasStamped::new(stream, self.leg, self.room))
+    }
+
+    /// The connection, to read from and to end.
+    pub fn into_stream(self) -> io::Result<TcpStream> {
+        self.socket.into_stream()
     }
 
     /// What is known of its packets.
@@ -78,10 +76,9 @@ impl StampedStream {
 
     /// Takes the stamps that have come; says how many there were.
     pub fn take_stamps(&self) -> usize {
-        let stream = &self.stream;
         let mut taken = 0;
         self.leg.stamped(|each| {
-            taken = socket::drain(stream, each);
+            taken = socket::drain(&self.socket, each);
             taken
         });
         taken
@@ -99,13 +96,13 @@ impl StampedStream {
     pub fn take_way(&self) {
         if self.leg.is_waiting() {
             self.take_awaited();
-            self.ask_info();
         }
+        self.ask_info();
     }
 
     fn take_awaited(&self) {
         // As a rule it is one, and a look at an empty queue costs as much.
-        let one = |each: &mut dyn FnMut(TransmitStamp)| socket::take_one(&self.stream, each);
+        let one = |each: &mut dyn FnMut(TransmitStamp)| socket::take_one(&self.socket, each);
         if cards::are_used() || !self.leg.stamped(one) {
             self.take_stamps();
         }
@@ -113,7 +110,7 @@ impl StampedStream {
 
     fn ask_info(&self) {
         if self.leg.wants_info()
-            && let Ok(info) = socket::tcp_info(&self.stream)
+            && let Ok(info) = socket::tcp_info(&self.socket)
         {
             self.leg.informed(info);
         }
@@ -126,7 +123,7 @@ impl StampedStream {
         if was_prepared && (!with_cards || self.asks_cards.load(Ordering::Relaxed)) {
             return true;
         }
-        let prepared = socket::prepare_stream(&self.stream, with_cards);
+        let prepared = socket::prepare_stream(&self.socket, with_cards);
         if let Err(error) = &prepared
             && error.kind() != io::ErrorKind::WouldBlock
         {
@@ -140,30 +137,42 @@ impl StampedStream {
     }
 
     /// Ready when there may be something to read.
-    pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_read_ready(context)
+    pub fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Here, as who waits to read is known again at once.
+        if take(self.is_often_stamped.get_mut()) {
+            self.socket.read_only();
+        }
+        self.socket.poll_read_ready(context)
+    }
+
+    /// Looks at what comes next: how much is there.
+    pub fn poll_peek(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.socket.poll_peek(context)
     }
 
     /// Reads into the room that `buffer` has, with stamps if they are wanted.
     pub fn try_read_more(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        if !(self.leg.is_receiving() && self.prepare()) {
-            return self.stream.try_read_buf(buffer);
-        }
         let room = buffer.capacity() - buffer.len();
-        let (count, _) = self.receive(room, || socket::receive(&self.stream, buffer))?;
+        if !(self.leg.is_receiving() && self.prepare()) {
+            let (count, _) = self.read(room, || socket::read(&self.socket, buffer))?;
+            return Ok(count);
+        }
+        let (count, stamps) = self.read(room, || socket::receive(&self.socket, buffer))?;
+        if count > 0 {
+            self.leg.arrived(stamps);
+        }
         Ok(count)
     }
 
-    /// Runs `receive`, which has room for so many bytes. How many came, and whether they are the first after something
-    /// whose stamps are awaited.
-    fn receive(
+    /// Runs `read`, which has room for so many bytes, once: how many came, and their stamps.
+    fn read(
         &self,
         room: usize,
-        receive: impl FnOnce() -> io::Result<(usize, Option<Stamps>)>,
-    ) -> io::Result<(usize, bool)> {
+        read: impl FnOnce() -> io::Result<(usize, Option<Stamps>)>,
+    ) -> io::Result<(usize, Option<Stamps>)> {
         let mut got = None;
-        let tried = self.stream.try_io(Interest::READABLE, || {
-            let (count, stamps) = receive()?;
+        let tried = self.socket.try_read(|| {
+            let (count, stamps) = read()?;
             got = Some((count, stamps));
             // There is no more, which the runtime is told so: what its own read does, too.
             if count > 0 && count < room {
@@ -171,11 +180,7 @@ impl StampedStream {
             }
             Ok(())
         });
-        match got {
-            Some((0, _)) => Ok((0, false)),
-            Some((count, stamps)) => Ok((count, self.leg.arrived(stamps))),
-            None => tried.map(|()| (0, false)),
-        }
+        got.map_or_else(|| tried.map(|()| (0, None)), Ok)
     }
 
     /// Writes as much as there is room for, with stamps if they are wanted.
@@ -190,13 +195,34 @@ impl StampedStream {
                 asked
             }
         });
-        if !self.leg.is_prepared() {
-            return self.stream.try_write_vectored(slices);
+        if let Watched::Both(stream) = &self.socket
+            && !self.leg.is_prepared()
+        {
+            return stream.try_write_vectored(slices);
         }
-        let count = self.try_write_by(|| socket::send(&self.stream, slices, asked))?;
+        // Without the runtime, which would not try if it believes that there is no room: where there was none, the
+        // system call must have said so for the epoll to hear of it.
+        let written = socket::send(&self.socket, slices, asked);
+        self.room.wrote(&written, &self.leg);
+        let count = written?;
         let wanted = wanted.map(|_| asked.unwrap_or(Asked::NOTHING));
         self.leg.wrote(count, wanted);
+        if let Some(asked) = asked {
+            self.stamped(asked);
+        }
         Ok(count)
+    }
+
+    /// Something was written whose stamps are to come.
+    fn stamped(&self, asked: Asked) {
+        if let Watched::Reading(_) = self.socket {
+            // It has come by now, as a rule, and then it wakes up nobody. Others come later, and are as many turns.
+            if asked == Asked::SENT {
+                self.take_awaited();
+            }
+        } else if self.was_stamped.swap(true, Ordering::Relaxed) {
+            self.is_often_stamped.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether the error queue has room for more stamps. Else a write has none, and is said to have left when the system
@@ -209,118 +235,46 @@ impl StampedStream {
         self.leg.has_room_for_stamps()
     }
 
-    /// Runs `write` once. If it says `WouldBlock`, there is no room any more.
-    pub fn try_write_by<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        if !self.leg.is_prepared() {
-            return self.stream.try_io(Interest::WRITABLE, write);
-        }
-        // Without the runtime, which would not try if it believes that there is no room: where there was none, the
-        // system call must have said so for the epoll to hear of it.
-        let written = write();
-        match &written {
-            Ok(_) if self.is_blocked.load(Ordering::Relaxed) => self.unblocked(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.is_blocked.store(true, Ordering::Relaxed);
-            }
-            _ => {}
-        }
-        written
-    }
-
-    /// Ready when there may be room to write: at once, unless the last write said that there is none.
-    pub fn poll_may_write(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.leg.is_prepared() && !self.is_blocked.load(Ordering::Relaxed) {
-            return Poll::Ready(Ok(()));
-        }
-        self.poll_room(context)
-    }
-
     /// After there was no room to write: ready when there may be.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.leg.is_prepared() {
-            return self.stream.poll_write_ready(context);
+        if let Watched::Both(stream) = &self.socket
+            && !self.leg.is_prepared()
+        {
+            return stream.poll_write_ready(context);
         }
-        self.is_blocked.store(true, Ordering::Relaxed);
-        let mut blocked = self.blocked();
-        blocked.since.get_or_insert_with(Nanos::now);
-        let writable = match &mut blocked.writable {
-            Some(writable) => writable,
-            none => none.insert(Box::new(Writable::new(&self.stream)?)),
-        };
-        ready!(writable.poll(context))?;
-        drop(blocked);
+        ready!(self.room.poll(&self.socket, context))?;
         // What it was woken for may have been a stamp.
         self.take_stamps();
         Poll::Ready(Ok(()))
     }
 
-    /// Resolves when the connection is in error: its peer has reset it, as a rule.
-    pub async fn broken(&self) {
-        while self.stream.ready(Interest::ERROR).await.is_ok() {
-            let looked = self.stream.try_io(Interest::ERROR, || {
-                if self.leg.is_prepared() && !self.is_in_error() {
-                    // Which makes the runtime wait for the next report.
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                Ok(())
-            });
-            if looked.is_ok() {
-                return;
-            }
+    /// Nothing more is written.
+    pub fn end(&self) -> io::Result<()> {
+        match SockRef::from(&self.socket).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+            _ => Ok(()),
         }
     }
 
-    /// Whether what is reported as an error is not only stamps, which this takes. The error itself is left to who
-    /// reads or writes next.
-    fn is_in_error(&self) -> bool {
-        loop {
-            let mut look = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
-            let looked = poll(&mut look, PollTimeout::ZERO);
-            // It says nothing then; and ends, because each time takes a signal.
-            if looked == Err(Errno::EINTR) {
-                continue;
-            }
-            let flags = look[0].revents().unwrap_or(PollFlags::empty());
-            if looked.is_ok() && !flags.contains(PollFlags::POLLERR) {
-                return false;
-            }
-            // In this order: a stamp that comes in between is one more look.
-            if self.take_stamps() == 0 {
-                return true;
-            }
-        }
-    }
-
-    /// There was room again.
-    fn unblocked(&self) {
-        self.is_blocked.store(false, Ordering::Relaxed);
-        let mut blocked = self.blocked();
-        // A descriptor only as long as it is needed.
-        blocked.writable = None;
-        if let Some(since) = blocked.since.take() {
-            let now = Nanos::now();
-            let took = now.since(since).max(0).cast_unsigned();
-            self.leg.add_blocked(took, now);
-        }
-    }
-
-    fn blocked(&self) -> MutexGuard<'_, Blocked> {
-        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    /// Reads, with stamps if `is_stamped`.
     fn poll_receive(
-        &self,
+        &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
+        is_stamped: bool,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.stream.poll_read_ready(context))?;
+            ready!(self.poll_read_ready(context))?;
             let room = buffer.remaining();
-            match self.receive(room, || socket::receive(&self.stream, buffer)) {
-                Ok((_, is_answer)) => {
-                    if is_answer {
-                        self.take_awaited();
-                        self.ask_info();
+            let read = if is_stamped {
+                self.read(room, || socket::receive(&self.socket, buffer))
+            } else {
+                self.read(room, || socket::read(&self.socket, buffer))
+            };
+            match read {
+                Ok((count, stamps)) => {
+                    if is_stamped && count > 0 && self.leg.arrived(stamps) {
+                        self.take_way();
                     }
                     return Poll::Ready(Ok(()));
                 }
@@ -352,10 +306,18 @@ impl AsyncRead for StampedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.leg.is_receiving() && self.prepare() {
-            return self.poll_receive(context, buffer);
+        let this = &mut *self;
+        let is_stamped = this.leg.is_receiving() && this.prepare();
+        match &mut this.socket {
+            Watched::Both(stream) if !is_stamped => Pin::new(stream).poll_read(context, buffer),
+            _ => this.poll_receive(context, buffer, is_stamped),
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsFd for StampedStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -373,22 +335,26 @@ impl AsyncWrite for StampedStream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.leg.is_prepared() || self.leg.asked().is_some() {
-            return self.poll_send(context, slices);
+        let this = &mut *self;
+        let is_as_any = !this.leg.is_prepared() && this.leg.asked().is_none();
+        match &mut this.socket {
+            Watched::Both(stream) if is_as_any => {
+                Pin::new(stream).poll_write_vectored(context, slices)
+            }
+            _ => this.poll_send(context, slices),
         }
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end())
     }
 }
 

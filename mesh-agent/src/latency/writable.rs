@@ -1,6 +1,6 @@
 //! Waits for room to write at a socket whose error queue is in use.
 //!
-//! The runtime would take a stamp in the error queue for the end of writing (see `stream.rs`). An epoll of
+//! The runtime would take a stamp in the error queue for the end of writing (see `room.rs`). An epoll of
 //! one's own says what there really is, and costs nothing until a peer stops reading.
 //!
 //! `unsafe`: the runtime trusts that a descriptor stays open as long as the object that reports it.
@@ -29,7 +29,7 @@ impl AsRawFd for Owned {
 }
 
 impl Writable {
-    /// Watches `socket`, which has to outlive this.
+    /// Watches `socket`, which has to stay open for longer than this, by this descriptor or another one.
     pub fn new(socket: &impl AsFd) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let events = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{io::Interest, net::TcpStream};
 
-use crate::latency::StampedStream;
+use crate::latency::WasStamped;
 
 /// A connection that bytes are copied from and to.
 pub trait Duplex {
@@ -44,9 +44,9 @@ impl Duplex for TcpStream {
     }
 }
 
-impl Duplex for StampedStream {
+impl Duplex for WasStamped {
     fn stream(&self) -> &TcpStream {
-        self.get_ref()
+        self.stream()
     }
 
     fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

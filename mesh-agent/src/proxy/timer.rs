@@ -11,6 +11,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use tokio::{
@@ -23,6 +24,9 @@ use crate::policy::deadline::Deadline;
 
 /// Most timers that a thread keeps set.
 const MOST_KEPT: usize = 32;
+/// One that goes off sooner is not: it would do so before there is another request, as a rule, for a turn of the event
+/// loop of its own.
+const LEAST_LEFT: Duration = Duration::from_millis(100);
 
 thread_local! {
     static KEPT: RefCell<Vec<Pin<Box<Sleep>>>> = const { RefCell::new(Vec::new()) };
@@ -62,8 +66,7 @@ impl Timer {
         if sleep.deadline() > until {
             sleep.as_mut().reset(until);
         }
-        // What uses up its task's share of a turn is to be late, too.
-        while pin!(unconstrained(sleep.as_mut())).poll(context).is_ready() {
+        while poll(sleep, context).is_ready() {
             if sleep.deadline() >= until {
                 return Poll::Ready(());
             }
@@ -81,20 +84,25 @@ impl Drop for Timer {
         if workers::if_here() != Some(home) {
             return;
         }
+        // Nobody is to be woken by it, nor kept for it.
+        let mut nobody = Context::from_waker(Waker::noop());
+        let is_long = sleep.deadline() >= Instant::now() + LEAST_LEFT;
+        if !is_long || poll(&mut sleep, &mut nobody).is_ready() {
+            return;
+        }
         // At the end of a thread there is no place for it any more.
         let _ended = KEPT.try_with(|kept| {
             let mut kept = kept.borrow_mut();
-            // Nobody is to be woken by it, nor kept for it.
-            let mut nobody = Context::from_waker(Waker::noop());
-            if kept.len() < MOST_KEPT
-                && pin!(unconstrained(sleep.as_mut()))
-                    .poll(&mut nobody)
-                    .is_pending()
-            {
+            if kept.len() < MOST_KEPT {
                 kept.push(sleep);
             }
         });
     }
+}
+
+/// What uses up its task's share of a turn is to be late, too.
+fn poll(sleep: &mut Pin<Box<Sleep>>, context: &mut Context<'_>) -> Poll<()> {
+    pin!(unconstrained(sleep.as_mut())).poll(context)
 }
 
 /// What `future` comes to, unless it takes until `deadline`. It is pinned by the caller: here it would take its place

@@ -121,14 +121,14 @@ impl Log {
         std::mem::replace(&mut self.resent, 0)
     }
 
-    /// Something came in. Whether it is the first since the message began, and stamps of that are awaited.
+    /// Something came in. Whether it is the first since the message began.
     pub(super) fn arrived(&mut self, arrival: Arrival) -> bool {
         self.last = Some(arrival);
         let is_first = self.first.is_none();
         if is_first {
             self.first = Some(arrival);
         }
-        is_first && self.is_waiting
+        is_first
     }
 
     /// Takes stamps with `take`, which says how many there were; and says so.

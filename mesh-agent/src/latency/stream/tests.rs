@@ -1,5 +1,7 @@
 //! Connections of this machine, stamped by its kernel.
 
+mod watching;
+
 use std::{
     future::poll_fn,
     thread,
@@ -20,7 +22,9 @@ use tokio::{
 };
 
 use super::*;
-use crate::latency::{Arrival, Asked, Message, Source, Write, loopback, transmit_log::Counts};
+use crate::latency::{
+    Arrival, Asked, Message, Nanos, Source, Write, loopback, transmit_log::Counts,
+};
 
 /// Nothing on this machine takes so long.
 const LONG: Duration = Duration::from_secs(10);
@@ -28,6 +32,19 @@ const LONG: Duration = Duration::from_secs(10);
 async fn stamped() -> (StampedStream, TcpStream) {
     let (one, other) = loopback::pair().await.unwrap();
     (StampedStream::new(one, Arc::default()), other)
+}
+
+/// As one that was stamped twice.
+async fn often_stamped() -> (StampedStream, TcpStream) {
+    let (mut stream, peer) = stamped().await;
+    assert!(stream.prepare());
+    stream.socket.read_only();
+    assert!(is_read_only(&stream));
+    (stream, peer)
+}
+
+fn is_read_only(stream: &StampedStream) -> bool {
+    matches!(stream.socket, Watched::Reading(_))
 }
 
 /// Waits until `is_so`, with the stamps that have come.
@@ -96,8 +113,12 @@ impl Written {
     }
 }
 
-async fn check_writes(all: Vec<(Wanted, usize)>) {
-    let (stream, peer) = stamped().await;
+async fn check_writes(all: Vec<(Wanted, usize)>, is_often: bool) {
+    let (stream, peer) = if is_often {
+        often_stamped().await
+    } else {
+        stamped().await
+    };
     let leg = stream.leg();
     let (mut end, mut stamps) = (0, 0);
     let mut writes: Vec<Written> = Vec::new();
@@ -178,9 +199,10 @@ proptest! {
             ),
             1..32,
         ),
+        is_often: bool,
     ) {
         let runtime = Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(check_writes(all));
+        runtime.unwrap().block_on(check_writes(all, is_often));
     }
 }
 
@@ -199,10 +221,14 @@ async fn a_connection_that_nothing_is_wanted_of_is_left_alone() {
 /// What a peer that does not read makes of one message: many writes, of which the last has its end.
 #[tokio::test]
 async fn of_a_message_that_is_taken_in_parts_the_last_part_is_known() {
+    taken_in_parts(stamped().await).await;
+    taken_in_parts(often_stamped().await).await;
+}
+
+async fn taken_in_parts((mut stream, mut peer): (StampedStream, TcpStream)) {
     const LENGTH: usize = 3 << 20;
     const STALL: Duration = Duration::from_millis(50);
-    let (mut stream, mut peer) = stamped().await;
-    let socket = SockRef::from(stream.get_ref());
+    let socket = SockRef::from(&stream);
     socket.set_send_buffer_size(256 << 10).unwrap();
     let leg = Arc::clone(stream.leg());
     ask_whole_way(&leg);
@@ -246,7 +272,11 @@ async fn of_a_message_that_is_taken_in_parts_the_last_part_is_known() {
 /// After a stamp, epoll says of the runtime's registration that there is room, for good: who waits must not spin.
 #[tokio::test]
 async fn who_waits_for_room_sleeps_whatever_stamps_come() {
-    let (stream, peer) = stamped().await;
+    wait_for_room(stamped().await).await;
+    wait_for_room(often_stamped().await).await;
+}
+
+async fn wait_for_room((stream, peer): (StampedStream, TcpStream)) {
     let leg = Arc::clone(stream.leg());
     ask_whole_way(&leg);
     let bytes = vec![b'a'; 64 << 10];
@@ -268,7 +298,11 @@ async fn who_waits_for_room_sleeps_whatever_stamps_come() {
 
 #[tokio::test]
 async fn what_came_before_a_message_is_none_of_its_answer() {
-    let (mut stream, mut peer) = stamped().await;
+    answered_in_parts(stamped().await).await;
+    answered_in_parts(often_stamped().await).await;
+}
+
+async fn answered_in_parts((mut stream, mut peer): (StampedStream, TcpStream)) {
     let leg = Arc::clone(stream.leg());
     leg.set_receiving(true);
     peer.write_all(b"before").await.unwrap();
@@ -322,6 +356,7 @@ async fn a_look_that_a_signal_interrupts_is_no_error() {
     let number = SignalKind::user_defined1();
     let _handled = signal(number).unwrap();
     let (stream, peer) = stamped().await;
+    let stream = stream.into_was_stamped().unwrap();
     let (looking, done) = (pthread_self(), AtomicBool::new(false));
     let begun = Instant::now();
     thread::scope(|scope| {

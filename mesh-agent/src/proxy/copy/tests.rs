@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{AtomicU64, Duplex, copy_both_ways, io};
 use crate::{
-    latency::{Leg, StampedStream},
+    latency::{Leg, StampedStream, WasStamped},
     pods,
     proxy::last_words::delivered,
 };
@@ -34,7 +34,7 @@ macro_rules! cases {
         mod stamped {
             $(#[tokio::test]
             async fn $name() {
-                super::$name::<super::StampedStream>().await;
+                super::$name::<super::WasStamped>().await;
             })*
         }
     };
@@ -67,18 +67,23 @@ impl Made for TcpStream {
     }
 }
 
-impl Made for StampedStream {
+impl Made for WasStamped {
     /// With stamps in its error queue.
     async fn made(stream: TcpStream, peer: &mut TcpStream) -> Self {
         let leg = Arc::<Leg>::default();
-        let mut stream = Self::new(stream, Arc::clone(&leg));
-        leg.begin(true);
-        leg.ask_way();
-        stream.write_all(b"!").await.unwrap();
+        let mut stream = StampedStream::new(stream, Arc::clone(&leg));
+        for _ in 0..3 {
+            leg.begin(true);
+            leg.ask_way();
+            stream.write_all(b"!").await.unwrap();
+            peer.read_exact(&mut [0]).await.unwrap();
+            // By now it is watched for reading only.
+            peer.write_all(b"!").await.unwrap();
+            stream.read_exact(&mut [0]).await.unwrap();
+        }
         leg.stop();
-        peer.read_exact(&mut [0]).await.unwrap();
         assert!(stream.leg().is_prepared());
-        stream
+        stream.into_was_stamped().unwrap()
     }
 }
 

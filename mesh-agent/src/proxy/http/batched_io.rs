@@ -9,7 +9,7 @@ use std::{
     mem::take,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -49,10 +49,16 @@ pub struct Flusher(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    stream: StampedStream,
     stamps: Arc<StreamStamps>,
     moved: Option<Arc<Moved>>,
-    outgoing: Mutex<Outgoing>,
+    /// Only one task ever has it.
+    socket: Mutex<Socket>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    stream: StampedStream,
+    outgoing: Outgoing,
 }
 
 /// What waits to be written, from `at` on.
@@ -71,10 +77,12 @@ pub fn batched(
     stamps: Arc<StreamStamps>,
 ) -> (BatchedIo, Flusher) {
     let shared = Arc::new(Shared {
-        stream: StampedStream::new(stream, Arc::clone(stamps.leg())),
+        socket: Mutex::new(Socket {
+            stream: StampedStream::new(stream, Arc::clone(stamps.leg())),
+            outgoing: Outgoing::default(),
+        }),
         stamps,
         moved,
-        outgoing: Mutex::default(),
     });
     let io = BatchedIo {
         shared: Arc::clone(&shared),
@@ -91,26 +99,22 @@ impl Flusher {
     /// Writes what waits, as far as there is room. To be called after each turn of the connection.
     /// Errors are for the connection, which meets them itself.
     pub fn flush(&self, context: &mut Context<'_>) {
-        let mut outgoing = self.0.outgoing();
-        let _met_there = self.0.poll_drain(&mut outgoing, context);
-        drop(outgoing);
-        self.0.stamps.finish(&self.0.stream, false);
+        let mut socket = self.0.socket();
+        let _met_there = self.0.poll_drain(&mut socket, context);
+        self.0.stamps.finish(&socket.stream, false);
     }
 }
 
 impl Shared {
-    fn outgoing(&self) -> std::sync::MutexGuard<'_, Outgoing> {
-        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poll_drain(
-        &self,
-        outgoing: &mut Outgoing,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_drain(&self, socket: &mut Socket, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Socket { stream, outgoing } = socket;
         while outgoing.at < outgoing.bytes.len() {
             let waiting = io::IoSlice::new(&outgoing.bytes[outgoing.at..]);
-            match self.stream.try_write(&[waiting]) {
+            match stream.try_write(&[waiting]) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     outgoing.at += count;
@@ -118,7 +122,7 @@ impl Shared {
                     self.count(|moved| &moved.received, count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_room(context))?;
+                    ready!(stream.poll_room(context))?;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -137,7 +141,9 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.stamps.finish(&self.stream, true);
+        let socket = self.socket.get_mut();
+        let socket = socket.unwrap_or_else(PoisonError::into_inner);
+        self.stamps.finish(&socket.stream, true);
     }
 }
 
@@ -149,6 +155,7 @@ impl AsyncRead for BatchedIo {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let shared = &this.shared;
+        let stream = &mut shared.socket().stream;
         loop {
             if this.read.give(buffer) {
                 return Poll::Ready(Ok(()));
@@ -156,8 +163,8 @@ impl AsyncRead for BatchedIo {
             let [frames, _] = &mut this.frames;
             let read = this.read.fill(|into| {
                 let before = into.len();
-                let count = shared.stream.try_read_more(into)?;
-                shared.stamps.read(frames, &into[before..], &shared.stream);
+                let count = stream.try_read_more(into)?;
+                shared.stamps.read(frames, &into[before..], stream);
                 Ok(count)
             });
             match read {
@@ -169,7 +176,7 @@ impl AsyncRead for BatchedIo {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(shared.stream.poll_read_ready(context))?;
+                    ready!(stream.poll_read_ready(context))?;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -193,10 +200,11 @@ impl AsyncWrite for BatchedIo {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let shared = &this.shared;
-        let mut outgoing = shared.outgoing();
-        if outgoing.bytes.len() >= MOST {
-            ready!(shared.poll_drain(&mut outgoing, context))?;
+        let socket = &mut *shared.socket();
+        if socket.outgoing.bytes.len() >= MOST {
+            ready!(shared.poll_drain(socket, context))?;
         }
+        let Socket { stream, outgoing } = socket;
         if outgoing.bytes.capacity() == 0 {
             outgoing.bytes = scratch::buffer();
         }
@@ -206,7 +214,7 @@ impl AsyncWrite for BatchedIo {
             let count = slice.len().min(room);
             let waiting = outgoing.bytes.len() - outgoing.at;
             let [_, frames] = &mut this.frames;
-            (shared.stamps).writes(frames, &slice[..count], waiting, &shared.stream);
+            (shared.stamps).writes(frames, &slice[..count], waiting, stream);
             outgoing.bytes.extend_from_slice(&slice[..count]);
             taken += count;
             if count < slice.len() {
@@ -226,14 +234,9 @@ impl AsyncWrite for BatchedIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut outgoing = self.shared.outgoing();
-        ready!(self.shared.poll_drain(&mut outgoing, context))?;
-        drop(outgoing);
-        let socket = socket2::SockRef::from(self.shared.stream.get_ref());
-        match socket.shutdown(std::net::Shutdown::Write) {
-            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
-            _ => Poll::Ready(Ok(())),
-        }
+        let mut socket = self.shared.socket();
+        ready!(self.shared.poll_drain(&mut socket, context))?;
+        Poll::Ready(socket.stream.end())
     }
 }
 

@@ -15,11 +15,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::ReadBuf,
-    net::TcpStream,
-    time::{Sleep, sleep},
-};
+use tokio::time::{Sleep, sleep};
+
+use crate::latency::StampedStream;
 
 /// How long an answer may take to begin after its client closed.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -79,13 +77,12 @@ impl Watch {
     /// answer was written already.
     pub fn look(
         &mut self,
-        client: &TcpStream,
+        client: &StampedStream,
         is_answered: bool,
         context: &mut Context<'_>,
     ) -> Client {
         if matches!(self, Self::Open) {
-            let mut byte = [0];
-            match client.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+            match client.poll_peek(context) {
                 Poll::Pending => return Client::IsThere,
                 Poll::Ready(Ok(0)) if is_answered => *self = Self::Answered,
                 Poll::Ready(Ok(0)) => *self = Self::Closed(Box::pin(sleep(MOMENT))),

@@ -125,15 +125,16 @@ async fn join(
 ) -> io::Result<()> {
     server.write_all(read).await?;
     client.write_all(said).await?;
+    let (client, server) = (client.into_was_stamped()?, server.into_was_stamped()?);
     connection::join(&client, &server, moved).await
 }
 
 /// Ends a connection whose last answer is written, so that the client can read it to its end.
 async fn close(mut client: StampedStream) -> io::Result<()> {
     client.shutdown().await?;
-    let client = client.get_ref();
-    let _late = timeout(LINGER, discard_until_end(client)).await;
-    pods::close_in_order(client)
+    let client = client.into_stream()?;
+    let _late = timeout(LINGER, discard_until_end(&client)).await;
+    pods::close_in_order(&client)
 }
 
 async fn discard_until_end(client: &TcpStream) {

@@ -260,7 +260,7 @@ impl AsyncRead for StrictIo {
             // Then it is only the client's end that is waited for.
             let is_answering = this.busy.is_busy() || !this.is_flushed;
             if is_answering && !this.framing.expects_more() {
-                let client = this.io.get_ref().get_ref();
+                let client = this.io.get_ref();
                 match this.watch.look(client, this.is_answered, context) {
                     Client::Gone => return Poll::Ready(Ok(())),
                     Client::IsThere => {}

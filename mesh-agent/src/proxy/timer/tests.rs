@@ -1,6 +1,7 @@
 use std::{
     future::pending,
     io::{Read as _, Write as _},
+    iter,
     net::TcpListener,
     thread,
     time::{Duration, Instant},
@@ -61,7 +62,7 @@ async fn what_comes_in_time_is_there_and_what_does_not_is_late() {
 #[test]
 fn a_timer_that_was_set_for_another_goes_off_neither_early_nor_late() {
     on_another(async {
-        for (set_for, wanted) in [(20, 60), (10_000, 40), (30, 30), (0, 20)] {
+        for (set_for, wanted) in [(120, 160), (10_000, 40), (130, 130), (20, 60), (0, 20)] {
             let yielding = async {
                 yield_now().await;
                 // It may have gone off already.
@@ -120,10 +121,18 @@ fn few_are_kept_and_none_that_has_gone_off() {
     });
 }
 
+const ROUNDS: u64 = 300;
+
 /// What it is for: a timer that is set for earlier than all others wakes the runtime up.
 #[test]
 fn setting_a_timer_makes_no_turn_of_the_event_loop() {
-    const ROUNDS: u64 = 300;
+    // Signals of another test make some, too.
+    let mut all = iter::repeat_with(turns_of_timed_reads).take(50);
+    // One for each byte; with a timer of the runtime's one more for each round.
+    assert!(all.any(|turns| turns < ROUNDS * 5 / 2));
+}
+
+fn turns_of_timed_reads() -> u64 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let echo = thread::spawn(move || {
@@ -155,6 +164,5 @@ fn setting_a_timer_makes_no_turn_of_the_event_loop() {
         metrics.worker_park_count(0) - before
     });
     echo.join().unwrap();
-    // One for each byte; with a timer of the runtime's one more for each round.
-    assert!(turns < ROUNDS * 5 / 2, "{turns} turns");
+    turns
 }

@@ -13,6 +13,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -25,6 +26,8 @@ use crate::{
 
 /// How long a server may take to end such a connection.
 const ENDING: Duration = Duration::from_secs(1);
+/// How long the next one waits for that: a server may have room for few that it has not accepted.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// Remembers with `endpoint` how long handshakes take, of those that take no longer than `within`: of one if that is what
 /// was known, else of some more, one after the other, and of `most` at the most; of none if one of them fails. Nobody waits
@@ -39,10 +42,17 @@ pub fn measure(
     let pod = Arc::clone(pod);
     tokio::spawn(async move {
         let mut took = Vec::new();
+        let mut ending = None;
         while took.len() < most && endpoint.round_trip.wants_another(&took) {
+            if let Some(ending) = ending.take() {
+                let _gone = timeout(BETWEEN, ending).await;
+            }
             match handshake(&pod, key, within).await {
-                Ok(Some(one)) => took.push(one),
-                Ok(None) => return,
+                Ok((Some(one), last)) => {
+                    took.push(one);
+                    ending = Some(last);
+                }
+                Ok((None, _)) => return,
                 Err(error) => {
                     let server = key.server;
                     tracing::debug!(
@@ -57,19 +67,22 @@ pub fn measure(
     });
 }
 
-/// How long one takes, as the kernel has it, which knows nothing if the first segment had to be sent again.
+/// How long one takes, as the kernel has it, which knows nothing if the first segment had to be sent again; and what
+/// ends with the connection, which is being ended.
 async fn handshake(
     pod: &Arc<PodProxy>,
     key: Key,
     within: Duration,
-) -> Result<Option<Duration>, ConnectError> {
+) -> Result<(Option<Duration>, JoinHandle<()>), ConnectError> {
     let begun = Instant::now();
     let stream = super::connect(pod, key, within).await?;
     let least = tcp_info(&stream).map_err(ConnectError::Failed)?.least_rtt;
     let is_known = !least.is_zero() && least <= begun.elapsed();
-    // Whatever the server makes of it. The next one waits: a server may have room for few that it has not accepted.
-    let _gone = timeout(ENDING, end(stream)).await;
-    Ok(is_known.then_some(least))
+    let ending = tokio::spawn(async {
+        // Whatever the server makes of it.
+        let _gone = timeout(ENDING, end(stream)).await;
+    });
+    Ok((is_known.then_some(least), ending))
 }
 
 /// Ends a connection so that a server that speaks first gets no reset.

@@ -60,7 +60,7 @@ impl Connection {
         self.peer.write_all(bytes).await.unwrap();
         let all = self.taken + bytes.len();
         while self.taken < all {
-            let stream = &self.stream;
+            let stream = &mut self.stream;
             poll_fn(|context| stream.poll_read_ready(context))
                 .await
                 .unwrap();
@@ -72,7 +72,7 @@ impl Connection {
             assert!(count > 0);
             // The kernel does not acknowledge at once as long as stamps wait.
             stream.take_stamps();
-            loopback::acknowledge(stream.get_ref()).unwrap();
+            loopback::acknowledge(stream).unwrap();
             self.taken += count;
             let arrival = self.stamps.leg().last_arrival();
             self.reads

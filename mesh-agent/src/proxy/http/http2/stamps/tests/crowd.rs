@@ -35,7 +35,7 @@ async fn watched(share: f64, count: usize, at_once: usize) -> usize {
             .flat_map(|it| Message::head(it).bytes())
             .collect();
         connection.peer.write_all(&bytes).await.unwrap();
-        let stream = &connection.stream;
+        let stream = &mut connection.stream;
         poll_fn(|context| stream.poll_read_ready(context))
             .await
             .unwrap();

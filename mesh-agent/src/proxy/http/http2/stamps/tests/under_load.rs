@@ -49,8 +49,8 @@ async fn after_a_try_that_was_given_up_the_connection_goes_on() {
         if let Ok(count) = connection.peer.try_write(&answer) {
             sent += count;
         }
-        let mut buffer = vec![0; 64 << 10];
-        if let Ok(count) = connection.stream.get_ref().try_read(&mut buffer) {
+        let mut buffer = Vec::with_capacity(64 << 10);
+        if let Ok(count) = connection.stream.try_read_more(&mut buffer) {
             taken += count;
         }
         tokio::task::yield_now().await;
