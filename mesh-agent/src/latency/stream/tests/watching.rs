@@ -84,3 +84,41 @@ async fn who_waits_to_read_is_told_though_the_socket_comes_to_be_watched_otherwi
     let ended = timeout(LONG, stream.read_u8()).await.unwrap();
     assert!(ended.is_err());
 }
+
+#[tokio::test]
+async fn after_a_read_that_had_room_for_more_the_next_waits() {
+    for is_stamped in [false, true] {
+        let (mut stream, mut peer) = stamped().await;
+        stream.leg().set_receiving(is_stamped);
+        for part in [&b"some"[..], b"more"] {
+            peer.write_all(part).await.unwrap();
+            poll_fn(|context| stream.poll_read_ready(context))
+                .await
+                .unwrap();
+            let mut buffer = Vec::with_capacity(100);
+            assert_eq!(stream.try_read_more(&mut buffer).unwrap(), part.len());
+            assert!(!is_ready(&mut stream).await, "it would read for nothing");
+        }
+        // What was all there was room for may not have been all.
+        peer.write_all(b"twice").await.unwrap();
+        poll_fn(|context| stream.poll_read_ready(context))
+            .await
+            .unwrap();
+        let mut buffer = Vec::with_capacity(8);
+        buffer.extend(&b"12345678"[..buffer.capacity() - 2]);
+        assert_eq!(stream.try_read_more(&mut buffer).unwrap(), 2);
+        assert!(is_ready(&mut stream).await);
+        // And the end is always told.
+        drop(peer);
+        let mut end = Vec::with_capacity(100);
+        while stream.try_read_more(&mut end).is_ok_and(|count| count > 0) {}
+        poll_fn(|context| stream.poll_read_ready(context))
+            .await
+            .unwrap();
+        assert_eq!(stream.try_read_more(&mut end).unwrap(), 0);
+    }
+}
+
+async fn is_ready(stream: &mut StampedStream) -> bool {
+    poll_fn(|context| Poll::Ready(stream.poll_read_ready(context).is_ready())).await
+}
