@@ -133,9 +133,10 @@ impl<'a> Iterator for Messages<'a> {
     type Item = ((i32, i32), &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let length = usize::from_ne_bytes(read(self.0, 0)?);
-        let level = i32::from_ne_bytes(read(self.0, ALIGNMENT)?);
-        let kind = i32::from_ne_bytes(read(self.0, ALIGNMENT + size_of::<i32>())?);
+        let head = self.0.first_chunk::<HEADER>()?;
+        let length = usize::from_ne_bytes(read(head, 0)?);
+        let level = i32::from_ne_bytes(read(head, ALIGNMENT)?);
+        let kind = i32::from_ne_bytes(read(head, ALIGNMENT + size_of::<i32>())?);
         let data = self.0.get(HEADER..length)?;
         let next = length.checked_next_multiple_of(ALIGNMENT)?;
         self.0 = self.0.get(next..).unwrap_or_default();
@@ -153,26 +154,21 @@ fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
 
 /// `struct scm_timestamping`; an entry that is 0 is not there.
 fn read_stamps(data: &[u8]) -> Option<Stamps> {
-    let is_there = |nanos: &u64| *nanos != 0;
+    let times = data.first_chunk::<{ 6 * WORD }>()?;
     Some(Stamps {
-        software: Some(read_timespec(data, 0)?).filter(is_there).map(Nanos),
-        hardware: Some(read_timespec(data, 2)?)
-            .filter(is_there)
-            .map(HardwareNanos),
+        software: read_timespec(times, 0).map(Nanos),
+        hardware: read_timespec(times, 2).map(HardwareNanos),
     })
 }
 
-/// Entry `index` of an array of `struct timespec`, nanoseconds; 0 for one before 1970.
-fn read_timespec(data: &[u8], index: usize) -> Option<u64> {
+/// Entry `index` of an array of `struct timespec`, nanoseconds; `None` for 0 and for one before 1970.
+fn read_timespec(times: &[u8; 6 * WORD], index: usize) -> Option<u64> {
     let at = index * 2 * WORD;
-    let seconds = libc::c_long::from_ne_bytes(read(data, at)?);
-    let nanos = libc::c_long::from_ne_bytes(read(data, at + WORD)?);
-    let (seconds, nanos) = (u64::try_from(seconds), u64::try_from(nanos));
-    let sum = seconds.ok().zip(nanos.ok()).and_then(|(seconds, nanos)| {
-        let seconds = seconds.checked_mul(1_000_000_000)?;
-        seconds.checked_add(nanos)
-    });
-    Some(sum.unwrap_or(0))
+    let seconds = libc::c_long::from_ne_bytes(read(times, at)?);
+    let nanos = libc::c_long::from_ne_bytes(read(times, at + WORD)?);
+    let (seconds, nanos) = (u64::try_from(seconds).ok()?, u64::try_from(nanos).ok()?);
+    let sum = seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?;
+    (sum != 0).then_some(sum)
 }
 
 /// `struct scm_ts_pktinfo`: if_index, pkt_length, two reserved. `None` where the kernel no longer knows

@@ -256,15 +256,15 @@ impl StampedStream {
         }
     }
 
-    /// Reads, with stamps if `is_stamped`.
+    /// Reads, with stamps if they are wanted.
     fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
-        is_stamped: bool,
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_read_ready(context))?;
+            let is_stamped = self.leg.is_receiving() && self.prepare();
             let room = buffer.remaining();
             let read = if is_stamped {
                 self.read(room, || socket::receive(&self.socket, buffer))
@@ -307,10 +307,11 @@ impl AsyncRead for StampedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let is_stamped = this.leg.is_receiving() && this.prepare();
         match &mut this.socket {
-            Watched::Both(stream) if !is_stamped => Pin::new(stream).poll_read(context, buffer),
-            _ => this.poll_receive(context, buffer, is_stamped),
+            Watched::Both(stream) if !this.leg.is_receiving() => {
+                Pin::new(stream).poll_read(context, buffer)
+            }
+            _ => this.poll_receive(context, buffer),
         }
     }
 }
