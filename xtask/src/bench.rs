@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what capture costs. All ways of capturing are measured in turn, several
 //! times in one run, because machines are noisy: only ratios within a run mean something.
 
+mod cpu_time;
 mod disturbance;
 mod dns;
 mod http;

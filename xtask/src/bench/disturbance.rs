@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Share of all processors above which ratios are no longer worth much.
 pub const TOO_MUCH: f64 = 0.1;
 /// Kernel clock ticks per second as user space sees them, on every architecture we build for.
-pub const TICKS_PER_SECOND: f64 = 100.0;
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A watch on everything outside one cgroup.
 pub struct Disturbance {

@@ -1,6 +1,6 @@
 //! The loads: programs nobody here wrote, and what they and the kernel say about the run.
 
-use super::disturbance::TICKS_PER_SECOND;
+use super::cpu_time;
 use super::dns;
 use super::variant::{CLIENT_USER, start_server};
 use crate::interrupt::Running;
@@ -116,7 +116,8 @@ impl Workload {
         length: Duration,
     ) -> Result<Measured> {
         let seconds = length.as_secs();
-        let before = agent.map(cpu_time).transpose()?;
+        let used = |agent: &Agent| cpu_time::of_process(agent.pid());
+        let before = agent.map(used).transpose()?;
         let mut latency = None;
         let (rate, requests) = match self {
             Self::KeepAlive => wrk(client, server, seconds, &[])?,
@@ -132,7 +133,7 @@ impl Workload {
             }
         };
         let spent = match (agent, before) {
-            (Some(agent), Some(before)) if requests > 0.0 => Some(cpu_time(agent)? - before),
+            (Some(agent), Some(before)) if requests > 0.0 => Some(used(agent)? - before),
             _ => None,
         };
         let agent_cpu = spent.map(|spent| spent / requests * 1e6);
@@ -255,22 +256,6 @@ fn iperf(client: &Pod, server: &Pod, seconds: u64) -> Result<f64> {
     }
     let bits = result["end"]["sum_received"]["bits_per_second"].as_f64();
     Ok(bits.context("iperf3 reports no rate")? / 1e9)
-}
-
-/// Seconds of CPU time that the agent has used, both in user space and in the kernel for it.
-fn cpu_time(agent: &Agent) -> Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{}/stat", agent.pid()))
-        .context("cannot read the agent's /proc stat")?;
-    // The name, in parentheses, may hold spaces; the fields after it are numbered from 3.
-    let (_, fields) = text.rsplit_once(") ").context("unexpected /proc stat")?;
-    let field = |number: usize| -> Result<f64> {
-        let field = fields
-            .split(' ')
-            .nth(number - 3)
-            .context("unexpected /proc stat")?;
-        field.parse().context("unexpected /proc stat")
-    };
-    Ok((field(14)? + field(15)?) / TICKS_PER_SECOND)
 }
 
 /// nginx with a page of 1 KiB, and the receiving end of the bulk stream.

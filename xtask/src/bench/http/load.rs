@@ -1,7 +1,7 @@
 //! h2load, which speaks both protocols, and what the kernel says of the proxy meanwhile.
 
 use super::Protocol;
-use crate::bench::disturbance::TICKS_PER_SECOND;
+use crate::bench::cpu_time;
 use anyhow::{Context, Result, ensure};
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -92,10 +92,10 @@ impl Load {
             generator.arg(format!("--rps={}", rate / self.connections));
             generator.arg(format!("--log-file={}", log.display()));
         }
-        let before = process.map(cpu_time).transpose()?;
+        let before = process.map(cpu_time::of_group).transpose()?;
         let output = generator.arg(url).output().context("cannot start h2load")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let after = process.map(cpu_time).transpose()?;
+        let after = process.map(cpu_time::of_group).transpose()?;
         ensure!(
             output.status.success(),
             "h2load: {text}{}",
@@ -153,33 +153,6 @@ impl fmt::Display for Measured {
         }
         Ok(())
     }
-}
-
-/// Seconds of CPU time that a process and those of its group have used.
-fn cpu_time(leader: u32) -> Result<f64> {
-    let mut ticks = 0.0;
-    let group = group(leader)?;
-    ensure!(!group.is_empty(), "the proxy has ended");
-    for fields in group {
-        let field = |number: usize| fields.get(number - 3).and_then(|it| it.parse::<f64>().ok());
-        ticks += field(14)
-            .zip(field(15))
-            .map_or(0.0, |(user, system)| user + system);
-    }
-    Ok(ticks / TICKS_PER_SECOND)
-}
-
-/// The fields of /proc/PID/stat, from the third on, of every process of a group.
-fn group(leader: u32) -> Result<Vec<Vec<String>>> {
-    let processes = fs::read_dir("/proc").context("cannot read /proc")?;
-    Ok(processes
-        .filter_map(|process| fs::read_to_string(process.ok()?.path().join("stat")).ok())
-        .filter_map(|stat| {
-            let (_, fields) = stat.rsplit_once(") ")?;
-            let fields: Vec<String> = fields.split(' ').map(str::to_owned).collect();
-            (fields.get(2)? == &leader.to_string()).then_some(fields)
-        })
-        .collect())
 }
 
 /// The most memory that a process has had, in MiB.
