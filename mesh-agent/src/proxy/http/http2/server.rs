@@ -86,7 +86,12 @@ fn poll_streams<T: AsyncRead + AsyncWrite + Unpin>(
     loop {
         match ready!(connection.poll_accept(context)) {
             Some(Ok((request, answer))) => {
-                tokio::spawn(stream::serve(Arc::clone(session), request, answer));
+                // The runtime moves a task's future nine times, and this is 10 KiB.
+                tokio::spawn(Box::pin(stream::serve(
+                    Arc::clone(session),
+                    request,
+                    answer,
+                )));
             }
             Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
             None => return Poll::Ready(Ok(())),

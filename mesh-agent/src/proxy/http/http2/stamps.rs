@@ -165,10 +165,12 @@ impl StreamStamps {
 
     /// Nothing is asked for any more once no end is to be written.
     fn look_for_ends(&self, state: &mut State) {
+        if !state.are_unwritten {
+            return;
+        }
         let is_unwritten = |it: &Watched| it.end.is_some() && it.written.is_none();
-        let was_left = state.are_unwritten;
         state.are_unwritten = state.watched.iter().any(is_unwritten);
-        if was_left && !state.are_unwritten {
+        if !state.are_unwritten {
             self.leg.ask_nothing();
         }
     }

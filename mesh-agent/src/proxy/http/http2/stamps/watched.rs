@@ -94,9 +94,12 @@ impl State {
 
     /// `stream` was reset: what was to be said on it never will be. Whether that was more than `is_said`.
     pub(super) fn reset(&mut self, stream: u32, is_said: impl Fn(&Watched) -> bool) -> bool {
-        let before = self.watched.len();
-        self.watched.retain(|it| it.stream != stream || is_said(it));
-        self.watched.len() < before
+        let at = self.watched.iter().position(|it| it.stream == stream);
+        let Some(at) = at.filter(|at| !is_said(&self.watched[*at])) else {
+            return false;
+        };
+        self.watched.remove(at);
+        true
     }
 
     pub(super) fn find(&mut self, stream: u32) -> Option<&mut Watched> {
