@@ -307,6 +307,11 @@ impl AsyncRead for StampedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Before something comes: it may be the only socket for which the kernel stamps, and before Linux 6.2 it cannot be
+        // prepared while something is not acknowledged.
+        if this.leg.is_receiving() && !this.leg.is_prepared() {
+            this.prepare();
+        }
         match &mut this.socket {
             Watched::Both(stream) if !this.leg.is_receiving() => {
                 Pin::new(stream).poll_read(context, buffer)

@@ -202,8 +202,8 @@ fn the_stages_of_each_request_are_its_whole_time_and_what_the_client_saw() {
         let _agent = node.agent(&exact.config(node, EVERY, "{}"))?;
         let asked = Cell::new(0);
         undisturbed(|| {
-            let answers = exact.ask("/wait?us=2000", COUNT, &[])?;
             asked.set(asked.get() + COUNT as usize);
+            let answers = exact.ask("/wait?us=2000", COUNT, &[])?;
             let traces = traces(node, asked.get())?;
             agree(&traces[asked.get() - COUNT as usize..], &answers)
         })

@@ -86,6 +86,25 @@ async fn who_waits_to_read_is_told_though_the_socket_comes_to_be_watched_otherwi
 }
 
 #[tokio::test]
+async fn who_waits_for_what_comes_stamped_has_the_socket_prepared_before_it_comes() {
+    let (mut stream, _peer) = stamped().await;
+    let mut byte = [0];
+    let poll = async |stream: &mut StampedStream, byte: &mut [u8]| {
+        let mut buffer = ReadBuf::new(byte);
+        poll_fn(|context| {
+            let polled = Pin::new(&mut *stream).poll_read(context, &mut buffer);
+            Poll::Ready(polled.is_pending())
+        })
+        .await
+    };
+    assert!(poll(&mut stream, &mut byte).await);
+    assert!(!stream.leg().is_prepared());
+    stream.leg().set_receiving(true);
+    assert!(poll(&mut stream, &mut byte).await);
+    assert!(stream.leg().is_prepared());
+}
+
+#[tokio::test]
 async fn after_a_read_that_had_room_for_more_the_next_waits() {
     for is_stamped in [false, true] {
         let (mut stream, mut peer) = stamped().await;
