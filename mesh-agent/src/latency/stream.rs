@@ -118,11 +118,15 @@ impl StampedStream {
 
     /// Whether stamps can be asked for, from now on.
     pub fn prepare(&self) -> bool {
-        let was_prepared = self.leg.is_prepared();
+        // Asked at each turn of a task, whether something is there or not.
         let with_cards = cards::are_used();
-        if was_prepared && (!with_cards || self.asks_cards.load(Ordering::Relaxed)) {
-            return true;
-        }
+        let is_prepared = self.leg.is_prepared();
+        let has_all = is_prepared && (!with_cards || self.asks_cards.load(Ordering::Relaxed));
+        has_all || self.ask_kernel(with_cards) || is_prepared
+    }
+
+    #[cold]
+    fn ask_kernel(&self, with_cards: bool) -> bool {
         let prepared = socket::prepare_stream(&self.socket, with_cards);
         if let Err(error) = &prepared
             && error.kind() != io::ErrorKind::WouldBlock
@@ -133,7 +137,7 @@ impl StampedStream {
             self.asks_cards.store(with_cards, Ordering::Relaxed);
             self.leg.prepared();
         }
-        was_prepared || prepared.is_ok()
+        prepared.is_ok()
     }
 
     /// Ready when there may be something to read.
@@ -256,15 +260,15 @@ impl StampedStream {
         }
     }
 
-    /// Reads, with stamps if they are wanted.
+    /// Reads, with stamps if `is_stamped`.
     fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
+        is_stamped: bool,
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_read_ready(context))?;
-            let is_stamped = self.leg.is_receiving() && self.prepare();
             let room = buffer.remaining();
             let read = if is_stamped {
                 self.read(room, || socket::receive(&self.socket, buffer))
@@ -309,14 +313,10 @@ impl AsyncRead for StampedStream {
         let this = &mut *self;
         // Before something comes: it may be the only socket for which the kernel stamps, and before Linux 6.2 it cannot be
         // prepared while something is not acknowledged.
-        if this.leg.is_receiving() && !this.leg.is_prepared() {
-            this.prepare();
-        }
+        let is_stamped = this.leg.is_receiving() && this.prepare();
         match &mut this.socket {
-            Watched::Both(stream) if !this.leg.is_receiving() => {
-                Pin::new(stream).poll_read(context, buffer)
-            }
-            _ => this.poll_receive(context, buffer),
+            Watched::Both(stream) if !is_stamped => Pin::new(stream).poll_read(context, buffer),
+            _ => this.poll_receive(context, buffer, is_stamped),
         }
     }
 }

@@ -201,36 +201,41 @@ fn run(clients: Clients, happens: Happens<'_>, flash: u32) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Runs it with naive clients and then with ours.
+/// A scenario with naive clients and with ours.
+type Both = fn(Happens<'_>, u32) -> Result<(Seen, Seen)>;
+
+/// Naive clients first, then ours.
 fn one_by_one(happens: Happens<'_>, flash: u32) -> Result<(Seen, Seen)> {
     let naive = run(Clients::Naive, happens, flash)?;
     Ok((naive, run(Clients::Ours, happens, flash)?))
 }
 
-/// The same at once, where neither asks for so much that the other lacks a processor.
-fn both_at_once(happens: Happens<'_>) -> Result<(Seen, Seen)> {
+/// Both at once, where neither asks for so much that the other lacks a processor.
+fn both_at_once(happens: Happens<'_>, flash: u32) -> Result<(Seen, Seen)> {
     thread::scope(|scope| {
         let name = thread::current().name().unwrap_or("scenario").to_owned();
         let naive = thread::Builder::new()
             .name(name)
-            .spawn_scoped(scope, || run(Clients::Naive, happens, 0))?;
-        let ours = run(Clients::Ours, happens, 0);
+            .spawn_scoped(scope, || run(Clients::Naive, happens, flash))?;
+        let ours = run(Clients::Ours, happens, flash);
         let naive = naive.join();
         let naive = naive.map_err(|_| anyhow!("the naive clients' run panicked"))??;
         Ok((naive, ours?))
     })
 }
 
-/// Checks what holds in each scenario.
+/// Runs it with naive clients and with ours, and checks what holds in each scenario.
 fn compare(
-    run_both: impl FnOnce() -> Result<(Seen, Seen)>,
+    run_both: Both,
+    happens: Happens<'_>,
+    flash: u32,
     check: impl FnOnce(Seen, Seen) -> Result<()>,
 ) {
     Scenario::default()
         .alone()
         .bound(Duration::from_mins(2))
         .run(|_node| {
-            let (naive, ours) = run_both()?;
+            let (naive, ours) = run_both(happens, flash)?;
             ensure!(ours.before > 0.95, "not well before: {ours:?}");
             ensure!(ours.after >= 0.95 * ours.before, "not recovered: {ours:?}");
             ensure!(ours.amplification <= 1.2, "{ours:?}");
@@ -241,13 +246,10 @@ fn compare(
 #[test]
 fn one_slow_server_is_left_alone() {
     let happens: Happens<'_> = &[(3, |it| it.slower(0, 20)), (7, |it| it.slower(0, 1))];
-    compare(
-        || both_at_once(happens),
-        |naive, ours| {
-            ensure!(ours.during > 0.9, "{ours:?}, naive {naive:?}");
-            Ok(())
-        },
-    );
+    compare(both_at_once, happens, 0, |naive, ours| {
+        ensure!(ours.during > 0.9, "{ours:?}, naive {naive:?}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -256,16 +258,13 @@ fn after_an_outage_all_is_well_soon() {
         (3, |it| it.stop(0).and_then(|()| it.stop(1))),
         (7, |it| it.start(0).and_then(|()| it.start(1))),
     ];
-    compare(
-        || both_at_once(happens),
-        |naive, ours| {
-            ensure!(
-                ours.during < 0.2 && naive.during < 0.2,
-                "an outage? {ours:?}, {naive:?}"
-            );
-            Ok(())
-        },
-    );
+    compare(both_at_once, happens, 0, |naive, ours| {
+        ensure!(
+            ours.during < 0.2 && naive.during < 0.2,
+            "an outage? {ours:?}, {naive:?}"
+        );
+        Ok(())
+    });
 }
 
 #[test]
@@ -274,28 +273,22 @@ fn a_retry_storm_does_not_outlive_its_cause() {
         (3, |it| it.slower(0, 6).and_then(|()| it.slower(1, 6))),
         (7, |it| it.slower(0, 1).and_then(|()| it.slower(1, 1))),
     ];
-    compare(
-        || one_by_one(happens, 0),
-        |naive, ours| {
-            ensure!(naive.amplification > 1.5, "no storm: {naive:?}");
-            ensure!(ours.critical > 0.9, "{ours:?}, naive {naive:?}");
-            Ok(())
-        },
-    );
+    compare(one_by_one, happens, 0, |naive, ours| {
+        ensure!(naive.amplification > 1.5, "no storm: {naive:?}");
+        ensure!(ours.critical > 0.9, "{ours:?}, naive {naive:?}");
+        Ok(())
+    });
 }
 
 #[test]
 fn a_flash_crowd_gets_what_the_servers_can_do() {
-    compare(
-        || one_by_one(&[], 600),
-        |naive, ours| {
-            // Of 200; the machine has two cores for all of this.
-            ensure!(ours.goodput > 140.0, "{ours:?}, naive {naive:?}");
-            ensure!(ours.goodput > naive.goodput, "{ours:?}, naive {naive:?}");
-            ensure!(ours.critical > 0.95, "{ours:?}, naive {naive:?}");
-            Ok(())
-        },
-    );
+    compare(one_by_one, &[], 600, |naive, ours| {
+        // Of 200; the machine has two cores for all of this.
+        ensure!(ours.goodput > 140.0, "{ours:?}, naive {naive:?}");
+        ensure!(ours.goodput > naive.goodput, "{ours:?}, naive {naive:?}");
+        ensure!(ours.critical > 0.95, "{ours:?}, naive {naive:?}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -306,11 +299,8 @@ fn a_rolling_restart_is_hardly_noticed() {
         (6, |it| it.stop(1)),
         (7, |it| it.start(1)),
     ];
-    compare(
-        || both_at_once(happens),
-        |naive, ours| {
-            ensure!(ours.during > 0.8, "{ours:?}, naive {naive:?}");
-            Ok(())
-        },
-    );
+    compare(both_at_once, happens, 0, |naive, ours| {
+        ensure!(ours.during > 0.8, "{ours:?}, naive {naive:?}");
+        Ok(())
+    });
 }

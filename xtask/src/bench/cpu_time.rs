@@ -4,16 +4,16 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use nix::{
-    time::{clock_getcpuclockid, clock_gettime},
+    time::{ClockId, clock_getcpuclockid},
     unistd::{Pid, getpgid},
 };
 
 /// Seconds that a process has used, both in user space and in the kernel for it, its threads that have ended included.
 pub fn of_process(process: u32) -> Result<f64> {
     let clock = clock_getcpuclockid(Pid::from_raw(process.cast_signed()));
-    let time = clock.and_then(clock_gettime);
-    let time = Duration::from(time.context("the process has ended")?);
-    Ok(time.as_secs_f64())
+    let time = clock.and_then(ClockId::now);
+    let time = time.context("the process has ended")?;
+    Ok(Duration::from(time).as_secs_f64())
 }
 
 /// The same of all processes of the group that `leader` leads.

@@ -86,7 +86,7 @@ fn poll_streams<T: AsyncRead + AsyncWrite + Unpin>(
     loop {
         match ready!(connection.poll_accept(context)) {
             Some(Ok((request, answer))) => {
-                // The runtime moves a task's future nine times, and this is 10 KiB.
+                // The runtime moves a task's future several times, and this is 10 KiB.
                 tokio::spawn(Box::pin(stream::serve(
                     Arc::clone(session),
                     request,
