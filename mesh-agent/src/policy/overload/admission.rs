@@ -25,9 +25,12 @@ const MOST_WAIT: f64 = 4.0;
 const MOST_CUT: f64 = 0.5;
 /// Otherwise so many more are.
 const RAISE: f64 = 0.01;
-/// If it waits for less than this share of the target, nothing is near its limit: the raise doubles with
-/// each window, or it would take minutes to let all in again.
+/// If it waits for less than this share of the target, nothing is near its limit: the raise begins with more
+/// and doubles with each window, or it would take minutes to let all in again. Tripled, or begun with much
+/// more, it goes so far beyond what can be served that as much is lost by the next cut.
 const CALM: f64 = 0.25;
+/// The first raise of those.
+const CALM_RAISE: f64 = 0.04;
 /// If more than this share of those let in is not served, it is overload whatever the others waited: the
 /// queue keeps waits short by giving up on requests. A few it gives up on without overload, when many come
 /// at the same time.
@@ -240,9 +243,11 @@ impl Admission {
     }
 
     fn raise_level(&mut self, is_calm: bool) {
-        if !is_calm {
-            self.raise = RAISE;
-        }
+        self.raise = if is_calm {
+            self.raise.max(CALM_RAISE)
+        } else {
+            RAISE
+        };
         let admitted = self.admitted();
         let more = admitted * (1.0 + self.raise);
         self.level = self.level_for(more.max(admitted + 1.0));
