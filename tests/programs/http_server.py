@@ -22,7 +22,7 @@
                      reset: part of the body has come
 /retry-after?n=N&s=S 503 with Retry-After for the first N, then 200
 /healthz             200, or 503 after /healthz?up=0
-/log                 how often each path was asked, and how many connections there were
+/log                 how often each path was asked, and how many connections asked anything
 """
 
 import collections
@@ -104,9 +104,13 @@ class Connection:
         raise EOFError
 
     def serve(self):
-        count("connections")
+        is_first = True
         while True:
             head = self.until(b"\r\n\r\n").decode("latin-1")
+            # Not when it is accepted: the agent makes some only to measure the network.
+            if is_first:
+                count("connections")
+                is_first = False
             line, *lines = head.split("\r\n")
             method, target, _version = line.split(" ")
             self.is_head = method == "HEAD"

@@ -26,8 +26,7 @@ const MOST_CUT: f64 = 0.5;
 /// Otherwise so many more are.
 const RAISE: f64 = 0.01;
 /// If it waits for less than this share of the target, nothing is near its limit: the raise begins with more
-/// and doubles with each window, or it would take minutes to let all in again. Tripled, or begun with much
-/// more, it goes so far beyond what can be served that as much is lost by the next cut.
+/// and doubles with each window, or it would take minutes to let all in again.
 const CALM: f64 = 0.25;
 /// The first raise of those.
 const CALM_RAISE: f64 = 0.04;
