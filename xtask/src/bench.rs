@@ -8,6 +8,7 @@ mod http;
 mod idle;
 mod pod_sockets;
 mod report;
+mod statistics;
 mod variant;
 mod workload;
 

@@ -3,7 +3,7 @@
 //! processor time of clients, servers and agent for a request, which other programs on the machine do not
 //! change as they change rates.
 
-use super::report::median;
+use super::statistics::median;
 use super::variant::{Site, Variant};
 use super::workload::Workload;
 use crate::lab::{self, Agent, PodEntry};

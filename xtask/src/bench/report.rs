@@ -4,6 +4,7 @@ use super::disturbance::TOO_MUCH;
 use super::http;
 use super::idle;
 use super::pod_sockets;
+use super::statistics::median;
 use super::variant::Variant;
 use super::workload::{Measured, Workload};
 use console::style;
@@ -285,31 +286,4 @@ pub fn print_target(what: &str, value: &str, wanted: &str, met: bool) {
         style("not met").red().bold()
     };
     println!("{what:<48} {value:>10}   {wanted:<9} {verdict}");
-}
-
-/// `None` without values.
-pub fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len().is_multiple_of(2) {
-        Some(f64::midpoint(
-            *values.get(middle.checked_sub(1)?)?,
-            values[middle],
-        ))
-    } else {
-        Some(values[middle])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(vec![]), None);
-        assert_eq!(median(vec![3.0]), Some(3.0));
-        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), Some(3.0));
-    }
 }

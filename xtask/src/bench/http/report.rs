@@ -2,7 +2,8 @@
 
 use super::Subject;
 use super::load::{Load, Measured};
-use crate::bench::report::{median, print_target};
+use crate::bench::report::print_target;
+use crate::bench::statistics::{Estimate, estimate, median};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -97,11 +98,23 @@ impl Report {
         self.ratio(load, [Subject::Agent, Subject::Envoy], of)
     }
 
-    /// The CPU of a request of one subject, as a multiple of another's, over all loads.
-    fn cost(&self, one: Subject, other: Subject) -> Option<f64> {
+    /// The CPU of a request of one subject, as a multiple of another's: of each round the mean over the loads, of which
+    /// none counts more for being dearer.
+    fn cost(&self, one: Subject, other: Subject) -> Option<Estimate> {
         let loads = self.loads.iter().filter(|load| !load.is_fixed_rate());
-        let ratios = loads.filter_map(|load| self.ratio(*load, [one, other], |it| it.cpu));
-        median(ratios.collect())
+        let logarithms: Vec<Vec<f64>> = loads
+            .map(|load| {
+                let [one, other] = [one, other].map(|it| self.values(*load, it, |it| it.cpu));
+                let ratios = one.into_iter().zip(other);
+                ratios.map(|(one, other)| (one / other).ln()).collect()
+            })
+            .collect();
+        let rounds = logarithms.iter().map(Vec::len).min()?;
+        let mean = |round: usize| {
+            let of_round: f64 = logarithms.iter().map(|load| load[round]).sum();
+            (of_round / logarithms.len() as f64).exp()
+        };
+        estimate((0..rounds).map(mean).collect())
     }
 
     /// Prints medians and how the agent compares.
@@ -154,8 +167,11 @@ impl Report {
         }
         for (what, one, other, most) in COSTS {
             if let Some(cost) = self.cost(one, other) {
-                let (cost_text, most_text) = (format!("{cost:.3}"), format!("≤ {most}"));
-                print_target(what, &cost_text, &most_text, cost <= most);
+                let (cost_text, most_text) = (format!("{:.3}", cost.median), format!("≤ {most}"));
+                print_target(what, &cost_text, &most_text, cost.median <= most);
+                if let Some((from, to)) = cost.interval {
+                    println!("  with 95% confidence from {from:.3} to {to:.3}");
+                }
             }
         }
         if let Some(memory) = self.memory_to_envoy() {
@@ -208,6 +224,13 @@ impl Report {
             .iter()
             .map(|(it, memory)| (it.name(), *memory))
             .collect();
-        json!({"measurements": measurements, "peakMemoryMebibytes": memory})
+        let costs: Vec<Value> = COSTS
+            .iter()
+            .filter_map(|&(what, one, other, most)| {
+                let Estimate { median, interval } = self.cost(one, other)?;
+                Some(json!({"what": what, "ratio": median, "between": interval, "atMost": most}))
+            })
+            .collect();
+        json!({"measurements": measurements, "costs": costs, "peakMemoryMebibytes": memory})
     }
 }
