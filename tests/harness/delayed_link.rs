@@ -27,8 +27,8 @@ pub struct End<'a> {
 /// The link; goes down when dropped.
 pub struct DelayedLink {
     _forwarder: Process,
-    /// Where new delays are told.
-    delays: ChildStdin,
+    /// Where it is told what to do from now on.
+    orders: ChildStdin,
 }
 
 impl DelayedLink {
@@ -60,10 +60,10 @@ impl DelayedLink {
         forwarder
             .wait_stdout("ready", START)
             .context("a delayed link needs the kernel's tun driver (/dev/net/tun)")?;
-        let delays = forwarder.take_stdin().context("no standard input")?;
+        let orders = forwarder.take_stdin().context("no standard input")?;
         Ok(Self {
             _forwarder: forwarder,
-            delays,
+            orders,
         })
     }
 
@@ -71,6 +71,11 @@ impl DelayedLink {
     /// under way stays in order.
     pub fn delay(&mut self, forth: Duration, back: Duration) -> Result<()> {
         let (forth, back) = (forth.as_micros(), back.as_micros());
-        Ok(writeln!(self.delays, "{forth} {back}")?)
+        Ok(writeln!(self.orders, "{forth} {back}")?)
+    }
+
+    /// The next `count` TCP segments with data that the first end sends are lost.
+    pub fn lose(&mut self, count: u32) -> Result<()> {
+        Ok(writeln!(self.orders, "lose {count}")?)
     }
 }

@@ -5,13 +5,15 @@
 DEVICE is the name of a tun device in both namespaces (paths). FORTH is how long packets from A to B are
 kept, BACK those from B to A, both in microseconds and counted from when they are read; some 100 us come
 on top. Every packet is carried, in order. Prints "ready" when both devices are open. A line of standard input
-with FORTH and BACK changes both for the packets to come."""
+with FORTH and BACK changes both for the packets to come; "lose N" loses the next N IPv4 TCP segments with data that
+A sends."""
 
 import collections
 import ctypes
 import fcntl
 import os
 import select
+import socket
 import struct
 import sys
 import time
@@ -46,9 +48,18 @@ def write(tun, packet):
         pass
 
 
+def has_data(packet):
+    if packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP:
+        return False
+    head = (packet[0] & 0xF) * 4
+    return len(packet) > head + (packet[head + 12] >> 4) * 4
+
+
 def carry(ends):
     """`ends`: descriptor -> [the other descriptor, how long packets are kept, those that are]."""
     watched = [*ends, sys.stdin]
+    first = next(iter(ends))
+    to_lose = 0
     while True:
         now = time.monotonic()
         soonest = []
@@ -61,11 +72,14 @@ def carry(ends):
         wait = max(0, min(soonest) - now) if soonest else None
         for tun in select.select(watched, [], [], wait)[0]:
             if tun is sys.stdin:
-                delays = sys.stdin.readline().split()
-                if not delays:
+                words = sys.stdin.readline().split()
+                if not words:
                     watched.remove(tun)
-                for end, delay in zip(ends.values(), delays):
-                    end[1] = int(delay) / 1e6
+                elif words[0] == "lose":
+                    to_lose = int(words[1])
+                else:
+                    for end, delay in zip(ends.values(), words):
+                        end[1] = int(delay) / 1e6
                 continue
             _, delay, kept = ends[tun]
             while True:
@@ -73,6 +87,9 @@ def carry(ends):
                     packet = os.read(tun, LONGEST)
                 except BlockingIOError:
                     break
+                if to_lose and tun == first and has_data(packet):
+                    to_lose -= 1
+                    continue
                 kept.append((time.monotonic() + delay, packet))
 
 

@@ -16,6 +16,7 @@ from peer import parse
 WINDOW = 16
 AGAIN = 1.5
 GIVE_UP = 30
+SERVFAIL = 2
 
 count = int(sys.argv[1])
 family, first = parse(sys.argv[2])
@@ -31,7 +32,7 @@ for asking in sockets:
 base = random.getrandbits(23)
 # id -> (own number, server, socket, when sent, when sent first)
 waiting = {}
-wrong, lost, again, started, answered = [], 0, 0, 0, 0
+wrong, lost, again, failed, started, answered = [], 0, 0, 0, 0, 0
 free = list(range(65536))
 random.shuffle(free)
 
@@ -51,12 +52,16 @@ def send(identifier):
 
 
 def check(asking, message, source):
-    global answered
+    global answered, failed
     identifier = int.from_bytes(message[:2], "big")
     if identifier not in waiting:
         # To a query that was sent twice.
         return
     own, which, asked, _, _ = waiting[identifier]
+    if message[3] & 15 == SERVFAIL:
+        # Its server was too busy: it is asked again.
+        failed += 1
+        return
     name, _, _ = question(message)
     expected = bytes([which + 1, own >> 16 & 255, own >> 8 & 255, own & 255])
     faults = [asked is not asking, source[:2] != servers[which][:2], name != f"n{own}.load.test"]
@@ -95,4 +100,5 @@ while answered + lost < count:
             again += 1
             send(identifier)
 
-print(json.dumps({"answered": answered, "lost": lost, "again": again, "wrong": wrong[:5]}))
+told = {"answered": answered, "lost": lost, "again": again, "failed": failed, "wrong": wrong[:5]}
+print(json.dumps(told))

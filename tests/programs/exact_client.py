@@ -7,7 +7,7 @@ read_us=N      reads nothing for so long after the request (with an answer that 
 stop=PID:US    stops that process before the request is sent, and lets it go on so much later
 stop_after=PID:A:US  stops it A microseconds after the request is sent, for so long
 every_us=N     a request each so many microseconds
-Each line: microseconds from the request's last byte to the answer's, and `x-took-us` of the server.
+Of each: its status, microseconds from the request's last byte to the answer's, and `x-took-us` of the server.
 """
 
 import json
@@ -29,7 +29,7 @@ every = int(options.get("every_us", 0)) / 1e6
 
 class Client:
     def __init__(self):
-        self.stream = socket.create_connection((host, int(port)))
+        self.stream = socket.create_connection((host.strip("[]"), int(port)))
         self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
 
@@ -37,14 +37,13 @@ class Client:
         while b"\r\n\r\n" not in self.buffer:
             self.more()
         head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
-        fields = dict(
-            line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:]
-        )
+        first, *lines = head.split(b"\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in lines)
         length = int(fields[b"content-length"])
         while len(self.buffer) < length:
             self.more()
         self.buffer = self.buffer[length:]
-        return {name.decode(): value.decode() for name, value in fields.items()}
+        return int(first.split(b" ")[1]), {name.decode(): value.decode() for name, value in fields.items()}
 
     def more(self):
         data = self.stream.recv(1 << 20)
@@ -84,9 +83,8 @@ for number in range(count):
     if read_after:
         time.sleep(read_after)
     for _ in range(pipeline):
-        fields = client.answer()
+        status, fields = client.answer()
         took = int((time.perf_counter() - sent) * 1e6)
-        results.append(
-            {"took": took, "server": int(fields.get("x-took-us", 0)), "timing": fields.get("server-timing")}
-        )
+        server, timing = int(fields.get("x-took-us", 0)), fields.get("server-timing")
+        results.append({"status": status, "took": took, "server": server, "timing": timing})
 print(json.dumps(results))

@@ -2,10 +2,13 @@
 
 `ADDRESS:PORT [one]`; with `one` it serves each connection to its end before the next one. Requests without a body;
 `/wait?us=N` is answered N microseconds after it was read, with `x-took-us`: from the return of recv to the call of
-send. `/body?bytes=N&us=M`: N bytes, of which the last half is sent M microseconds after the first. `/early`: answered
-before the request's body has ended. `/stall?us=N`: the request's body is not read for N microseconds, and then it is.
+send; with `close=1` the connection ends with the answer. `/body?bytes=N&us=M`: N bytes, of which the last half is sent
+M microseconds after the first. `/early`: answered before the request's body has ended. `/stall?us=N`: the request's
+body is not read for N microseconds, and then it is. `/again?fail_us=N&ms=M`: every other one is answered with 503
+N microseconds after it was read, and is to be tried again M milliseconds later; the others are answered at once.
 """
 
+import itertools
 import socket
 import sys
 import threading
@@ -13,6 +16,7 @@ import time
 import urllib.parse
 
 from exact_time import wait_until
+from peer import parse
 
 
 def discard_body(stream, head):
@@ -22,9 +26,11 @@ def discard_body(stream, head):
 
 
 bodies = {}
+tries = itertools.count()
 
 
 def answer(stream, head, begun):
+    """Says whether the connection goes on."""
     method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
     url = urllib.parse.urlsplit(target)
     query = {key: int(value) for key, value in urllib.parse.parse_qsl(url.query)}
@@ -35,16 +41,24 @@ def answer(stream, head, begun):
         stream.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body[:half])
         wait_until(time.perf_counter() + delay)
         stream.sendall(body[half:])
-        return
+        return True
     if url.path == "/early":
         stream.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
         discard_body(stream, head)
-        return
+        return True
+    if url.path == "/again" and next(tries) % 2 == 0:
+        wait_until(begun + query["fail_us"] / 1e6)
+        again = b"grpc-retry-pushback-ms: %d" % query["ms"]
+        stream.sendall(b"HTTP/1.1 503 Again\r\n%s\r\ncontent-length: 0\r\n\r\n" % again)
+        return True
     wait_until(begun + delay)
     if url.path == "/stall":
         discard_body(stream, head)
     took = int((time.perf_counter() - begun) * 1e6)
-    stream.sendall(b"HTTP/1.1 200 OK\r\nx-took-us: %d\r\ncontent-length: 2\r\n\r\nok" % took)
+    is_last = "close" in query
+    fields = b"x-took-us: %d\r\n%scontent-length: 2" % (took, b"connection: close\r\n" if is_last else b"")
+    stream.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\nok" % fields)
+    return not is_last
 
 
 def serve(stream):
@@ -58,13 +72,15 @@ def serve(stream):
                 return
             buffer += more
         head, buffer = buffer.split(b"\r\n\r\n", 1)
-        answer(stream, head, begun)
+        if not answer(stream, head, begun):
+            stream.close()
+            return
 
 
 def main():
-    host, port = sys.argv[1].rsplit(":", 1)
+    family, address = parse(sys.argv[1])
     is_one = sys.argv[2:] == ["one"]
-    listener = socket.create_server((host, int(port)), backlog=128)
+    listener = socket.create_server(address, family=family, backlog=128)
     print("ready", flush=True)
     while True:
         stream, _ = listener.accept()

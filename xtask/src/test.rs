@@ -188,7 +188,7 @@ impl Report {
 
     fn without_root(&mut self) {
         let how = workspace::as_root("test --e2e-only");
-        if env::var_os("CI").is_some_and(|value| value == "true") {
+        if workspace::is_ci() {
             println!(
                 "{} the end-to-end tests need root, and CI must run them",
                 style("✗").red()

@@ -154,7 +154,11 @@ pub fn run_all(agent: &Path) -> Result<()> {
                 passed = false;
             }
         }
-        Err(error) => println!("  hardware timestamps are not tested: {error:#}"),
+        Err(error) => {
+            println!("  hardware timestamps are not tested: {error:#}");
+            // There nobody reads that.
+            passed &= !workspace::is_ci();
+        }
     }
     if passed { Ok(()) } else { bail!("see above") }
 }

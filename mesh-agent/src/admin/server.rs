@@ -133,7 +133,7 @@ async fn traces(
     answer(move || {
         let (pod, destination) = (which.pod.as_deref(), which.destination.as_deref());
         if let Some(next) = which.next {
-            report.measure_next(destination, next);
+            report.measure_next(pod, destination, next);
         }
         if which.waiting || which.next.is_some() {
             report.pods.latency().is_waited_for();

@@ -2,7 +2,8 @@
 //! themselves.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    cell::Cell,
+    collections::{BTreeMap, VecDeque},
     fmt,
     net::SocketAddr,
     sync::{
@@ -19,18 +20,18 @@ use socket2::Socket;
 #[cfg(test)]
 use super::account::Account;
 use super::{
+    clock::Nanos,
+    clock_steps::ClockSteps,
+    known_series::{KnownSeries, Pair},
     pace::Pace,
     sampler::{Rate, Sampler},
-    series::Series,
+    series::{Figures, Series},
     socket::{self, TcpInfo},
     stages::{Source, Stages, Unclear, Waypoints},
     transmit_log::Counts,
 };
+use crate::policy::trace_context::Caller;
 
-/// Most series: with those of other requests, all that come later are counted together.
-const MOST_SERIES: usize = 256;
-/// The destination of those others.
-const OTHERS: &str = "others";
 /// Requests that are remembered one by one.
 const MOST_TRACES: usize = 1024;
 /// For how long it is remembered that somebody waits for requests.
@@ -40,8 +41,6 @@ const HANDSHAKES: Pace = Pace {
     every: Duration::from_millis(100),
     at_once: 10,
 };
-/// After so long without a request a series is forgotten.
-const IDLE: Duration = Duration::from_mins(15);
 
 /// The beginning of a path, at most 128 bytes: one that is longer is cut. Not on the heap, where a thousand that are
 /// remembered would have every new request write to memory that was not used for long.
@@ -73,6 +72,13 @@ pub struct Key {
     pub endpoint: SocketAddr,
 }
 
+impl Key {
+    /// The same of any server.
+    pub fn pair(&self) -> Pair {
+        (Arc::clone(&self.pod), Arc::clone(&self.destination))
+    }
+}
+
 /// A request that was measured.
 #[derive(Clone, Debug)]
 pub struct Trace {
@@ -85,7 +91,7 @@ pub struct Trace {
     /// Status of its answer.
     pub status: u16,
     /// The trace that it belongs to, if it does to any.
-    pub trace_id: Option<u128>,
+    pub trace: Option<Caller>,
     /// How often it was tried.
     pub tries: u32,
     /// Its stamps.
@@ -114,6 +120,7 @@ pub struct Book {
     most_per_second: AtomicU32,
     tells_clients: AtomicBool,
     since: Instant,
+    clock_steps: ClockSteps,
     /// Until when somebody waits for the next requests to some destination, in milliseconds of its age; or 0.
     awaited: AtomicU64,
     /// When the next server that wants one has its turn for a connection for its handshake only, and when the next may be
@@ -122,7 +129,7 @@ pub struct Book {
     next_handshake: Mutex<Option<Instant>>,
     /// Has the kernel stamp what comes in, before there is a connection that asks for it.
     keeper: Mutex<Option<Socket>>,
-    series: Mutex<HashMap<Key, Arc<Series>>>,
+    series: KnownSeries,
     traces: Mutex<VecDeque<Trace>>,
     totals: Arc<Totals>,
 }
@@ -155,16 +162,18 @@ impl Totals {
 
 impl Default for Book {
     fn default() -> Self {
+        let since = Instant::now();
         Self {
             share: AtomicU64::new(0),
             most_per_second: AtomicU32::new(1),
             tells_clients: AtomicBool::new(false),
-            since: Instant::now(),
+            since,
+            clock_steps: ClockSteps::new(since, Nanos::now()),
             awaited: AtomicU64::new(0),
             next_turn: Mutex::default(),
             next_handshake: Mutex::default(),
             keeper: Mutex::default(),
-            series: Mutex::default(),
+            series: KnownSeries::default(),
             traces: Mutex::default(),
             totals: Arc::default(),
         }
@@ -211,6 +220,15 @@ impl Book {
     /// How old it is at a time: what samplers count from.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
+    }
+
+    /// Whether the clock that stamps go by was set since `begun`. `now` is what both clocks say.
+    pub fn was_clock_set(&self, begun: Instant, now: (Instant, Nanos)) -> bool {
+        let looks = Cell::new(Some(now));
+        self.clock_steps.are_any(begun, || {
+            let first = looks.take();
+            first.unwrap_or_else(|| (Instant::now(), Nanos::now()))
+        })
     }
 
     /// Whether a request is measured whose destination has this sampler.
@@ -296,41 +314,17 @@ impl Book {
     }
 
     pub(super) fn series_of(&self, key: &Key, now: Instant) -> Arc<Series> {
-        let mut all = lock(&self.series);
-        if let Some(series) = all.get(key) {
-            return Arc::clone(series);
-        }
-        let key = if all.len() < MOST_SERIES {
-            key.clone()
-        } else {
-            let destination = OTHERS.into();
-            let endpoint = SocketAddr::from(([0, 0, 0, 0], 0));
-            Key {
-                pod: Arc::clone(&key.pod),
-                destination,
-                endpoint,
-            }
-        };
-        let series = all.entry(key);
-        let new = || Arc::new(Series::new(now, Arc::clone(&self.totals)));
-        Arc::clone(series.or_insert_with(new))
+        self.series.of(key, now, &self.totals)
     }
 
     /// All series, by pod, destination and server.
     pub fn series(&self) -> Vec<(Key, Arc<Series>)> {
-        let all = lock(&self.series);
-        let mut all: Vec<_> = all
-            .iter()
-            .map(|(key, series)| (key.clone(), Arc::clone(series)))
-            .collect();
-        all.sort_by(|(one, _), (other, _)| {
-            (&one.pod, &one.destination, one.endpoint).cmp(&(
-                &other.pod,
-                &other.destination,
-                other.endpoint,
-            ))
-        });
-        all
+        self.series.all()
+    }
+
+    /// What was measured since the agent started, by pod and destination: of each as long as any server is known.
+    pub fn since_start(&self) -> BTreeMap<Pair, Figures> {
+        self.series.since_start()
     }
 
     /// The last requests that `is_wanted`, the newest first.
@@ -359,7 +353,7 @@ impl Book {
 
     /// Forgets series without requests.
     pub fn sweep(&self, now: Instant) {
-        lock(&self.series).retain(|_, series| !series.forget_after(IDLE, now));
+        self.series.sweep(now);
     }
 }
 
@@ -381,7 +375,7 @@ mod tests {
             method: Method::GET,
             path: "/".into(),
             status: 200,
-            trace_id: None,
+            trace: None,
             tries: 1,
             way: Waypoints::default(),
             outcome: Outcome {
@@ -394,16 +388,11 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_more_series_and_requests_than_are_remembered() {
+    fn there_are_never_more_requests_than_are_remembered() {
         let book = Arc::<Book>::default();
-        for number in 0..3_000_u32 {
-            book.add_and_remember(trace(&number.to_string(), 80));
+        for _ in 0..2 * MOST_TRACES {
+            book.add_and_remember(trace("one", 80));
         }
-        assert_eq!(book.series().len(), MOST_SERIES + 1);
-        let all = book.series();
-        let others = all.iter().find(|(key, _)| &*key.destination == OTHERS);
-        let count = others.map(|(_, series)| series.since_start().count());
-        assert_eq!(count, Some(3_000 - MOST_SERIES as u64));
         assert_eq!(book.traces(usize::MAX, |_| true).len(), MOST_TRACES);
     }
 
@@ -426,16 +415,6 @@ mod tests {
         );
         book.is_waited_for();
         assert!(book.is_awaited());
-    }
-
-    #[test]
-    fn what_is_idle_is_forgotten() {
-        let book = Arc::<Book>::default();
-        book.add_and_remember(trace("one", 80));
-        book.sweep(Instant::now());
-        assert_eq!(book.series().len(), 1);
-        book.sweep(Instant::now() + IDLE);
-        assert_eq!(book.series().len(), 0);
     }
 
     #[test]

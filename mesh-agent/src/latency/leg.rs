@@ -25,8 +25,6 @@ use super::{
 const MANY: u32 = 16;
 /// And no more are asked for then. Each takes some 830 bytes of a socket's receive buffer, whose default is 128 KiB.
 const MOST_UNTAKEN: u32 = 64;
-/// After so long a stamp has come, or never will.
-const LONG_AGO: Duration = Duration::from_secs(1);
 
 const NOTHING: u8 = 0;
 const SENT: u8 = 1;
@@ -45,6 +43,8 @@ pub struct Leg {
     written: AtomicU64,
     /// Stamps that were asked for and not taken from the error queue.
     untaken: AtomicU32,
+    /// What is written does not go by a card: the stamps that were asked of cards never came.
+    has_no_card: AtomicBool,
     /// For how long there was no room to write, in nanoseconds.
     blocked: AtomicU64,
     /// When there was room again.
@@ -196,6 +196,13 @@ impl Leg {
         self.log().as_ref()?.away(message)
     }
 
+    /// The same of the message under way.
+    pub(super) fn away_last(&self) -> Option<Duration> {
+        let log = self.log();
+        let log = log.as_ref()?;
+        away(log.last_write(), log.first)
+    }
+
     /// What came back for `message` has ended, and nothing of it is wanted any more: the last of it, and what became of
     /// stamps since this was asked last.
     pub fn end_of_answer(&self, message: Message) -> (Option<Arrival>, Counts) {
@@ -300,17 +307,23 @@ impl Leg {
     /// Whether more stamps can be asked for, now that those that have come are taken: what waits in the error queue takes
     /// room from what is to be received, until there is none, and then nothing is received any more.
     pub(super) fn has_room_for_stamps(&self) -> bool {
-        if self.untaken.load(Ordering::Relaxed) < MOST_UNTAKEN {
-            return true;
-        }
         let log = self.log();
-        let last = log.as_ref().and_then(|log| log.transmit.last_since(0));
-        // Those of before have come by now, or never will.
-        let is_long_ago = last.is_none_or(|last| Nanos::now().after(last.written) >= LONG_AGO);
-        if is_long_ago {
-            self.untaken.store(0, Ordering::Relaxed);
+        let Some(log) = log.as_ref() else {
+            return true;
+        };
+        let now = Nanos::now();
+        if log.transmit.has_no_card() {
+            self.has_no_card.store(true, Ordering::Relaxed);
         }
-        is_long_ago
+        // Others never came.
+        let missing = log.transmit.missing(now);
+        self.untaken.store(missing, Ordering::Relaxed);
+        missing < MOST_UNTAKEN
+    }
+
+    /// Whether what is written may go by a card, as far as is known.
+    pub(super) fn may_have_card(&self) -> bool {
+        !self.has_no_card.load(Ordering::Relaxed)
     }
 
     /// Bytes were written, with stamps asked for or without.

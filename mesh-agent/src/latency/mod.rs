@@ -2,16 +2,18 @@
 //!
 //! Upwards: a socket that can be asked for stamps (`stream`, `socket`, `watched`, `room`, `writable`; `was_stamped`), what is known of one
 //! connection (`leg`, `transmit_log`), the stages of one request (`stages`), which requests are measured
-//! (`sampler`), and which in full (`whole_way`), what is remembered of them (`book`,
-//! `series`), and what threads are about to add to that (`account`).
+//! (`sampler`), and which in full (`whole_way`), whether the clock was set meanwhile (`clock_steps`), what is remembered of them (`book`,
+//! `series`, `known_series`), and what threads are about to add to that (`account`).
 
 mod account;
 mod book;
 mod cards;
 mod clock;
+mod clock_steps;
 pub mod control_messages;
 mod handshakes;
 pub mod hardware;
+mod known_series;
 mod leg;
 #[cfg(test)]
 pub mod loopback;
@@ -35,6 +37,7 @@ pub use book::{Book, BookCounts, Key, Outcome, Trace, TracePath};
 pub use cards::use_cards;
 pub use clock::Nanos;
 pub use control_messages::Stamps;
+pub use known_series::Pair;
 pub use leg::{Heard, Leg, Message, away};
 pub use nanos::HardwareNanos;
 pub use round_trip::{Answered, RoundTrip};

@@ -7,14 +7,21 @@
 use std::{
     io,
     os::fd::AsFd,
+    pin::Pin,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
+use tokio::time::{Sleep, sleep};
+
 use super::{clock::Nanos, leg::Leg, writable::Writable};
+
+/// How often it is tried where no epoll could be made.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Whether there is room.
 #[derive(Debug, Default)]
@@ -26,8 +33,26 @@ pub struct Room {
 /// There is none.
 #[derive(Debug, Default)]
 struct Blocked {
-    writable: Option<Box<Writable>>,
+    waits: Option<Waits>,
     since: Option<Nanos>,
+}
+
+/// For what is waited.
+#[derive(Debug)]
+enum Waits {
+    Writable(Box<Writable>),
+    /// The process has as many descriptors as it may have: a connection that would have none of its own but for its
+    /// stamps is not to end for that.
+    Timer(Pin<Box<Sleep>>),
+}
+
+impl Waits {
+    fn begin(socket: &impl AsFd) -> Self {
+        Writable::new(socket).map_or_else(
+            |_| Self::Timer(Box::pin(sleep(AGAIN))),
+            |writable| Self::Writable(Box::new(writable)),
+        )
+    }
 }
 
 impl Room {
@@ -52,11 +77,14 @@ impl Room {
         self.is_blocked.store(true, Ordering::Relaxed);
         let mut blocked = self.blocked();
         blocked.since.get_or_insert_with(Nanos::now);
-        let writable = match &mut blocked.writable {
-            Some(writable) => writable,
-            none => none.insert(Box::new(Writable::new(socket)?)),
-        };
-        writable.poll(context)
+        match blocked.waits.get_or_insert_with(|| Waits::begin(socket)) {
+            Waits::Writable(writable) => writable.poll(context),
+            Waits::Timer(timer) => {
+                ready!(timer.as_mut().poll(context));
+                blocked.waits = None;
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 
     /// There was room again.
@@ -64,7 +92,7 @@ impl Room {
         self.is_blocked.store(false, Ordering::Relaxed);
         let mut blocked = self.blocked();
         // A descriptor only as long as it is needed.
-        blocked.writable = None;
+        blocked.waits = None;
         if let Some(since) = blocked.since.take() {
             let now = Nanos::now();
             let took = now.since(since).max(0).cast_unsigned();

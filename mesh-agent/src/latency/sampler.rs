@@ -1,7 +1,8 @@
 //! Which requests of a destination are measured. Pure: time is passed in.
 //!
-//! A share of them, at most so many in a second, so that it costs no more where there is more to do; and the
-//! first after a second without one, so that a quiet destination has figures too.
+//! A share of them, at most so many in a second, so that it costs no more where there is more to do: if there were more
+//! in the second before, every second, third, ... of them, so that they are spread over the second. And the first after a
+//! second without one, so that a quiet destination has figures too.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -20,8 +21,12 @@ pub struct Rate {
 /// Chooses the requests of one destination. Shared by all threads; a race makes it one more or one less.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    /// The present second, and in the lower half how many of it were chosen.
+    /// The present second, and in the lower half how many would have been chosen in it but for the limit.
     second: AtomicU64,
+    /// How many of them were.
+    chosen: AtomicU32,
+    /// Of so many one is.
+    stride: AtomicU32,
     /// When one was chosen last, in milliseconds.
     last: AtomicU64,
     /// So many are chosen whatever the rate says: somebody waits for them.
@@ -65,13 +70,28 @@ impl Sampler {
 
     fn permits(&self, rate: Rate, now: Duration) -> bool {
         let second = now.as_secs();
-        let seen = self.second.load(Ordering::Relaxed);
-        let chosen = if seen >> 32 == second { seen as u32 } else { 0 };
-        if rate.share <= 0.0 || chosen >= rate.most_per_second {
+        if rate.share <= 0.0 {
             return false;
         }
-        self.second
-            .store((second << 32) | u64::from(chosen + 1), Ordering::Relaxed);
+        let seen = self.second.load(Ordering::Relaxed);
+        let candidates = if seen >> 32 == second {
+            seen as u32
+        } else {
+            let is_next = (seen >> 32) + 1 == second;
+            let before = if is_next { seen as u32 } else { 0 };
+            let stride = before.div_ceil(rate.most_per_second.max(1));
+            self.stride.store(stride.max(1), Ordering::Relaxed);
+            self.chosen.store(0, Ordering::Relaxed);
+            0
+        };
+        let next = (second << 32) | u64::from(candidates.saturating_add(1));
+        self.second.store(next, Ordering::Relaxed);
+        let chosen = self.chosen.load(Ordering::Relaxed);
+        let stride = self.stride.load(Ordering::Relaxed).max(1);
+        if chosen >= rate.most_per_second || !candidates.is_multiple_of(stride) {
+            return false;
+        }
+        self.chosen.store(chosen + 1, Ordering::Relaxed);
         // Other threads read it for each request: written only when it is another.
         if self.last.load(Ordering::Relaxed) != millis(now) {
             self.last.store(millis(now), Ordering::Relaxed);
@@ -121,24 +141,58 @@ mod tests {
             let sampler = Sampler::default();
             let mut micros = 0;
             let mut in_second = std::collections::HashMap::<u64, u32>::new();
+            let mut candidates_in = std::collections::HashMap::<u64, u32>::new();
             let mut last = None::<u64>;
             for (number, gap) in gaps.iter().enumerate() {
                 micros += gap;
                 let now = Duration::from_micros(micros);
                 let chance = (number as f64 * 0.618_033_988_7).fract();
+                let second = now.as_secs();
+                if chance < share {
+                    *candidates_in.entry(second).or_default() += 1;
+                }
                 if sampler.choose(rate, now, chance) {
                     *in_second.entry(now.as_secs()).or_default() += 1;
                     let is_quiet = last.is_none_or(|last| micros >= last + 999_000);
                     prop_assert!(chance < share || is_quiet);
                     last = Some(micros);
                 } else if share > 0.0 {
-                    let full = in_second.get(&now.as_secs()).copied() >= Some(most_per_second);
-                    prop_assert!(chance >= share || full);
+                    let full = in_second.get(&second).copied() >= Some(most_per_second);
+                    // Or there were too many in the second before; of which one may have been due, which is not counted here.
+                    let before = second.checked_sub(1).and_then(|before| candidates_in.get(&before));
+                    let were_many = before.is_some_and(|before| before + 1 > most_per_second);
+                    prop_assert!(chance >= share || full || were_many);
                 }
             }
             prop_assert!(in_second.values().all(|count| *count <= most_per_second));
             prop_assert_eq!(share > 0.0, !in_second.is_empty());
         }
+    }
+
+    /// Not the first of each second only.
+    #[test]
+    fn where_there_are_too_many_they_are_spread_over_the_second() {
+        let rate = Rate {
+            share: 0.5,
+            most_per_second: 100,
+        };
+        let sampler = Sampler::default();
+        // 1,000 in a second, of which every other one would be chosen.
+        let mut by_tenth = [0; 30];
+        for millis in 0..3_000_u64 {
+            let chance = if millis.is_multiple_of(2) { 0.1 } else { 0.9 };
+            if sampler.choose(rate, Duration::from_millis(millis), chance) {
+                by_tenth[millis as usize / 100] += 1;
+            }
+        }
+        assert_eq!(by_tenth[..10].iter().sum::<u32>(), 100, "{by_tenth:?}");
+        assert_eq!(by_tenth[10..], [10; 20]);
+        // There are fewer again: all of them, but for one second.
+        let count = |from: u64| {
+            let times = (0..50).map(|number| Duration::from_millis(from + 20 * number));
+            times.filter(|now| sampler.choose(rate, *now, 0.1)).count()
+        };
+        assert_eq!([count(3_000), count(4_000)], [10, 50]);
     }
 
     #[test]

@@ -243,16 +243,18 @@ impl Series {
         })
     }
 
-    /// Whether it was not used for so long by `now`. Then it is forgotten.
-    pub(super) fn forget_after(&self, idle: Duration, now: Instant) -> bool {
+    /// If it was not used for so long by `now` it is forgotten: then these are its figures.
+    pub(super) fn forget_after(&self, idle: Duration, now: Instant) -> Option<Figures> {
         self.with_all(|kept| {
-            let is_idle = now.saturating_duration_since(kept.was_used) >= idle;
-            if is_idle {
-                self.is_forgotten.store(true, Ordering::Relaxed);
-                // Threads may have their accounts at hand for long.
-                (kept.older, kept.now, kept.before) = Default::default();
+            if now.saturating_duration_since(kept.was_used) < idle {
+                return None;
             }
-            is_idle
+            self.is_forgotten.store(true, Ordering::Relaxed);
+            // Threads may have their accounts at hand for long.
+            let mut figures = std::mem::take(&mut kept.older);
+            figures.add(&std::mem::take(&mut kept.before));
+            figures.add(&std::mem::take(&mut kept.now));
+            Some(figures)
         })
     }
 

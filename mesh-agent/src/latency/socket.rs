@@ -53,6 +53,11 @@ impl Asked {
         self.0.count_ones()
     }
 
+    /// Whether it is to have that of the device's queue.
+    pub const fn is_scheduled(self) -> bool {
+        self.0 & libc::SOF_TIMESTAMPING_TX_SCHED != 0
+    }
+
     /// Whether it is to have that of the peer's acknowledgement.
     pub const fn is_acknowledged(self) -> bool {
         self.0 & libc::SOF_TIMESTAMPING_TX_ACK != 0

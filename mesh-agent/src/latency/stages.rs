@@ -142,6 +142,8 @@ pub struct Waypoints {
     pub scheduled: Option<Nanos>,
     /// To the device.
     pub sent: Stamp,
+    /// And again, as nobody had acknowledged it: the last time.
+    pub sent_again: Option<Nanos>,
     /// The peer's kernel acknowledged that.
     pub acknowledged: Option<Nanos>,
     /// The round-trip time that the network has at least, as far as it is known, in nanoseconds.
@@ -223,7 +225,11 @@ impl Stages {
         let connect = connected.since(last_try);
         stages.set(Stage::Connect, connect)?;
 
-        let sent = way.sent.at;
+        let sent = match way.sent.source {
+            // Not before there was all of it: where nothing is known of the write it is when there was a connection.
+            Source::Clock => way.sent.at.max(connected),
+            _ => way.sent.at,
+        };
         let mesh_in = sent.since(begun) - queue_in - retries - connect;
         let mesh_out = way.replied.at.since(answer.stamp.at) - there - blocked;
         stages.set(Stage::Mesh, mesh_in + mesh_out)?;
@@ -232,7 +238,7 @@ impl Stages {
         if away < -TOLERANCE {
             return Err(Unclear::Overlapping);
         }
-        let network = network(way, away);
+        let network = network(way, sent, away);
         stages.set(Stage::Network, network)?;
         stages.set(Stage::Server, away - network)?;
 
@@ -248,15 +254,22 @@ impl Stages {
 ///
 /// The acknowledgement of the request says it, where the peer's kernel sent one at once. Often it waits for the
 /// answer, to go with it, or for 40 ms (`TCP_DELACK_MIN`), so that it is only the most that it can be, and
-/// the shortest round trip of the connection is what the network takes.
-fn network(way: &Waypoints, away: i64) -> i64 {
-    let acknowledged = way.acknowledged.map(|at| at.since(way.sent.at).max(0));
+/// the shortest round trip of the connection is what the network takes. What was lost is the network's until it was
+/// sent again for the last time.
+fn network(way: &Waypoints, sent: Nanos, away: i64) -> i64 {
+    let again = way.sent_again.map_or(sent, |again| again.max(sent));
+    // Sent again for nothing, if that was acknowledged before.
+    let again = match way.acknowledged {
+        Some(at) if at < again => sent,
+        _ => again,
+    };
+    let acknowledged = way.acknowledged.map(|at| at.since(again).max(0));
     let least = way.least_rtt.map(u64::cast_signed);
     let network = match (acknowledged, least) {
         (Some(one), Some(other)) => one.min(other),
         (one, other) => one.or(other).unwrap_or_default(),
     };
-    network.min(away).max(0)
+    (again.since(sent) + network).min(away).max(0)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use socket2::SockRef;
@@ -31,6 +32,11 @@ use super::{
     was_stamped::WasStamped,
     watched::Watched,
 };
+
+/// Before that nothing is sent again: a probe for lost segments waits for two ticks of the kernel's clock at least
+/// (`TCP_TIMEOUT_MIN` of include/net/tcp.h, `tcp_schedule_loss_probe` of net/ipv4/tcp_output.c), of 1 to 4 ms each. What is
+/// found out by the acknowledgement of later segments is sooner only where the network is that fast.
+const SLOW: Duration = Duration::from_millis(2);
 
 /// A TCP connection whose packets can be measured.
 #[derive(Debug)]
@@ -92,12 +98,18 @@ impl StampedStream {
     }
 
     /// Takes the stamps of what an answer that begins is to, which came before it, and asks how the connection
-    /// is.
-    pub fn take_way(&self) {
-        if self.leg.is_waiting() {
+    /// is. It came `away` after that had left, if that is known: long enough for some of it to have been lost.
+    pub fn take_way(&self, away: Option<Duration>) {
+        let is_slow = away.is_some_and(|away| away >= SLOW);
+        if is_slow {
+            // That it was sent again, too, if it was.
+            self.take_stamps();
+        } else if self.leg.is_waiting() {
             self.take_awaited();
         }
-        self.ask_info();
+        if self.leg.wants_info() || is_slow {
+            self.ask_info();
+        }
     }
 
     fn take_awaited(&self) {
@@ -109,9 +121,7 @@ impl StampedStream {
     }
 
     fn ask_info(&self) {
-        if self.leg.wants_info()
-            && let Ok(info) = socket::tcp_info(&self.socket)
-        {
+        if let Ok(info) = socket::tcp_info(&self.socket) {
             self.leg.informed(info);
         }
     }
@@ -193,7 +203,7 @@ impl StampedStream {
         let asked = wanted.filter(|_| self.may_ask());
         let asked = asked.map(|asked| {
             // Where the socket gives none, the card's would take the place of the kernel's.
-            if self.asks_cards.load(Ordering::Relaxed) {
+            if self.asks_cards.load(Ordering::Relaxed) && self.leg.may_have_card() {
                 asked.by_card()
             } else {
                 asked
@@ -278,7 +288,7 @@ impl StampedStream {
             match read {
                 Ok((count, stamps)) => {
                     if is_stamped && count > 0 && self.leg.arrived(stamps) {
-                        self.take_way();
+                        self.take_way(self.leg.away_last());
                     }
                     return Poll::Ready(Ok(()));
                 }

@@ -5,7 +5,7 @@
 //! part, and two writes that go out as one segment have one stamp, that of the last. So the log keeps what was
 //! written, takes the first stamp of each kind, and asks for the last write of a message.
 
-use std::{collections::VecDeque, ops::AddAssign};
+use std::{collections::VecDeque, ops::AddAssign, time::Duration};
 
 use super::{
     HardwareNanos, cards,
@@ -17,6 +17,14 @@ use super::{
 
 /// Writes that are remembered: stamps that come later than so many writes are of no use to anybody.
 const MOST: usize = 256;
+/// Of those that only a card's stamp is missing of: many cards stamp one packet at a time, and leave out others.
+const MOST_FOR_CARD: usize = 8;
+/// If so many have none, none will.
+const ENOUGH_FOR_CARD: u32 = 64;
+/// After so long the kernel's stamp of a write that left has come, or never will.
+const KERNEL_LATE: Duration = Duration::from_secs(1);
+/// The same of a card's.
+const CARD_LATE: Duration = Duration::from_millis(50);
 
 /// A stamped write, and what is known of its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +41,8 @@ pub struct Write {
     pub sent: Option<Nanos>,
     /// The same by the card, on its own clock.
     pub sent_by_card: Option<HardwareNanos>,
+    /// To the device again, as nobody had acknowledged it: the last time.
+    pub sent_again: Option<Nanos>,
     /// Acknowledged by the peer's kernel.
     pub acknowledged: Option<Nanos>,
 }
@@ -65,9 +75,22 @@ impl Write {
         self.is_awaited() || (self.acknowledged.is_none() && self.asked.is_acknowledged())
     }
 
-    /// Whether all its stamps have come.
-    fn is_done(&self) -> bool {
-        !self.is_pending() && (self.sent_by_card.is_some() || !self.asked.is_by_card())
+    /// Whether it is to have a card's stamp and has none.
+    fn lacks_card(&self) -> bool {
+        self.asked.is_by_card() && self.sent_by_card.is_none()
+    }
+
+    /// How many stamps may still come: the peer may take any time to acknowledge it.
+    fn missing(&self, now: Nanos) -> u32 {
+        let age = now.after(self.written);
+        let is_early = self.asked != Asked::NOTHING && age < KERNEL_LATE;
+        let missing = [
+            is_early && self.sent.is_none(),
+            is_early && self.scheduled.is_none() && self.asked.is_scheduled(),
+            self.acknowledged.is_none() && self.asked.is_acknowledged(),
+            self.lacks_card() && age < CARD_LATE,
+        ];
+        missing.into_iter().map(u32::from).sum()
     }
 }
 
@@ -97,13 +120,19 @@ pub struct TransmitLog {
     /// All writes up to this offset are done with.
     done: u64,
     counts: Counts,
+    /// A card's stamp came.
+    has_card_stamps: bool,
+    /// Writes that are not remembered any more, of which none came.
+    without_card: u32,
 }
 
 impl TransmitLog {
     /// A write was taken whose last byte is before `end`.
     pub fn wrote(&mut self, end: u64, written: Nanos, asked: Asked) {
-        if self.writes.len() == MOST {
-            self.writes.pop_front();
+        if self.writes.len() == MOST
+            && let Some(first) = self.writes.pop_front()
+        {
+            self.forgotten(first);
         }
         self.writes.push_back(Write {
             end,
@@ -112,20 +141,44 @@ impl TransmitLog {
             scheduled: None,
             sent: None,
             sent_by_card: None,
+            sent_again: None,
             acknowledged: None,
         });
     }
 
     /// Nobody will ask for writes up to the offset `end`: those that have all their stamps need not be remembered.
     pub fn forget(&mut self, end: u64) {
-        let is_done = |write: &mut Write| write.end <= end && write.is_done();
-        while let Some(write) = self.writes.pop_front_if(is_done) {
-            self.done = write.end;
+        while let Some(first) = self.writes.front() {
+            let waits_for_card = first.lacks_card() && self.writes.len() <= MOST_FOR_CARD;
+            if first.end > end || first.is_pending() || waits_for_card {
+                return;
+            }
+            let first = *first;
+            self.writes.pop_front();
+            self.forgotten(first);
         }
+    }
+
+    fn forgotten(&mut self, write: Write) {
+        self.done = write.end;
+        if write.lacks_card() {
+            self.without_card = self.without_card.saturating_add(1);
+        }
+    }
+
+    /// How many stamps may still come.
+    pub fn missing(&self, now: Nanos) -> u32 {
+        self.writes.iter().map(|write| write.missing(now)).sum()
+    }
+
+    /// Whether cards were asked often enough, and none has ever stamped anything: what is written does not go by one.
+    pub const fn has_no_card(&self) -> bool {
+        !self.has_card_stamps && self.without_card >= ENOUGH_FOR_CARD
     }
 
     /// A stamp came.
     pub fn stamped(&mut self, stamp: TransmitStamp) {
+        self.has_card_stamps |= stamp.stamps.hardware.is_some();
         let mut writes = self.writes.iter_mut().rev();
         let write = writes.find(|write| write.end.wrapping_sub(1) as u32 == stamp.key);
         let Some(write) = write else {
@@ -145,7 +198,11 @@ impl TransmitLog {
             Moment::Sent => {
                 // One message each, or one with both.
                 let by_card = take(&mut write.sent_by_card, hardware);
-                take(&mut write.sent, software) || by_card
+                let is_new = take(&mut write.sent, software) || by_card;
+                if !is_new && software.is_some() {
+                    write.sent_again = software;
+                }
+                is_new
             }
         };
         let count = if is_new {
@@ -217,6 +274,53 @@ mod tests {
         assert_eq!(write.sent, Some(Nanos(2)));
         assert_eq!(write.sent_by_card, Some(HardwareNanos(7)));
         assert_eq!(log.take_counts().matched, 2);
+    }
+
+    /// Over a loopback device, or past a card that stamps one packet at a time.
+    #[test]
+    fn who_waits_for_a_cards_stamp_in_vain_does_not_wait_for_long() {
+        let mut log = TransmitLog::default();
+        let asked = Asked::SENT.by_card();
+        let later = |nanos: Duration| Nanos(1 + nanos.as_nanos() as u64);
+        for end in 1..=100 {
+            log.wrote(end, Nanos(1), asked);
+            log.stamped(stamp(Moment::Sent, end, 2));
+            log.forget(end);
+        }
+        assert_eq!(log.writes.len(), MOST_FOR_CARD);
+        assert_eq!(log.missing(Nanos(2)), MOST_FOR_CARD as u32);
+        assert_eq!(log.missing(later(CARD_LATE)), 0);
+        assert!(log.has_no_card());
+        // One that comes late is of what was written all the same.
+        let by_card = Stamps {
+            software: None,
+            hardware: Some(HardwareNanos(7)),
+        };
+        log.stamped(TransmitStamp {
+            stamps: by_card,
+            ..stamp(Moment::Sent, 100, 0)
+        });
+        assert!(!log.has_no_card(), "it was late");
+        assert_eq!((log.counts.again, log.counts.unmatched), (0, 0));
+    }
+
+    #[test]
+    fn what_the_peer_does_not_acknowledge_is_missing_for_good_and_the_rest_is_not() {
+        let mut log = TransmitLog::default();
+        log.wrote(1, Nanos(0), Asked::WHOLE_WAY);
+        log.wrote(2, Nanos(0), Asked::NOTHING);
+        assert_eq!(log.missing(Nanos(0)), 3);
+        assert_eq!(log.missing(Nanos(KERNEL_LATE.as_nanos() as u64)), 1);
+    }
+
+    #[test]
+    fn what_was_pushed_out_is_known_to_have_been_written() {
+        let mut log = TransmitLog::default();
+        for end in 1..=MOST as u64 + 1 {
+            log.wrote(end, Nanos(0), Asked::SENT);
+        }
+        log.stamped(stamp(Moment::Sent, 1, 2));
+        assert_eq!((log.counts.again, log.counts.unmatched), (1, 0));
     }
 
     #[test]

@@ -180,6 +180,17 @@ impl PodSet {
         self.members().iter().flat_map(Member::servers).collect()
     }
 
+    /// The next `count` DNS queries of `pod`, or of all pods, are measured.
+    pub fn measure_next_queries(&self, pod: Option<&str>, count: u32) {
+        let members = self.members();
+        let meant = members
+            .iter()
+            .filter(|it| pod.is_none_or(|pod| *pod == *it.pod.name));
+        for proxy in meant.filter_map(Member::proxy) {
+            proxy.resolver.measure_next(count);
+        }
+    }
+
     /// Name of the enrolled pod with this network namespace.
     pub fn name_of(&self, netns_cookie: u64) -> Option<String> {
         self.members()

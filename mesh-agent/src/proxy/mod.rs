@@ -41,7 +41,9 @@ pub use connection::{Accepted, Connection, ConnectionStatus, Connections};
 pub use datagrams::{DatagramCounters, DatagramStatus, serve_datagrams};
 pub use destinations::{Destination, Destinations, Endpoint};
 pub use detection_counters::DetectionCounters;
-pub use dns::{DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts};
+pub use dns::{
+    DESTINATION as DNS_DESTINATION, DnsCounters, DnsStatus, Hosts, Resolver, SharedHosts,
+};
 pub use health_checks::{HealthCheck, HealthChecks};
 pub use http::Reason;
 pub use overload::OverloadStatus;

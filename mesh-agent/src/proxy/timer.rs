@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    task::coop::unconstrained,
+    task::{coop::unconstrained, yield_now},
     time::{Instant, Sleep, sleep_until},
 };
 
@@ -106,12 +106,14 @@ fn poll(sleep: &mut Pin<Box<Sleep>>, context: &mut Context<'_>) -> Poll<()> {
 }
 
 /// What `future` comes to, unless it takes until `deadline`. It is pinned by the caller: here it would take its place
-/// twice.
+/// twice. If this thread was late itself, what came meanwhile has its turn before it is given up: that is not the fault of
+/// who is waited for.
 pub async fn within<F: Future>(
     deadline: Deadline,
     mut future: Pin<&mut F>,
 ) -> Result<F::Output, Late> {
     let mut timer = deadline.at().map(|at| Timer::new(at.into()));
+    let mut last_turn = pin!(yield_now());
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
             return Poll::Ready(Ok(output));
@@ -120,7 +122,7 @@ pub async fn within<F: Future>(
             .as_mut()
             .is_some_and(|timer| timer.poll(context).is_ready());
         if is_late {
-            Poll::Ready(Err(Late))
+            last_turn.as_mut().poll(context).map(|()| Err(Late))
         } else {
             Poll::Pending
         }

@@ -159,6 +159,9 @@ fn a_hundred_thousand_queries_to_two_servers_get_their_own_answers() {
                     outcome["lost"] == 0 && outcome["wrong"].as_array().is_some_and(Vec::is_empty),
                     "{outcome}"
                 );
+                // Only where a server was kept from the processor for longer than the agent waits.
+                let failed = outcome["failed"].as_u64();
+                ensure!(failed < Some(u64::from(count / 1_000)), "{outcome}");
                 answered += outcome["answered"].as_u64().unwrap_or_default();
             }
             say(&format!("{answered} queries in {:?}", started.elapsed()));

@@ -82,7 +82,7 @@ fn is_noticed(
                 };
                 let told = wait_until(NOTICED, what, look);
                 let after = since.elapsed();
-                let line = line("network", micros, &without, &with);
+                let line = line(&["network"], micros, &without, &with);
                 say(&format!("{what} after {after:.1?}: {line}"));
                 told
             };
@@ -95,7 +95,7 @@ fn is_noticed(
             })?;
             // One more look may have to tell it better, if something disturbed the first.
             told("the same server", &|with| {
-                difference("network", micros, &without, with).is_ok()
+                difference(&["network"], micros, &without, with).is_ok()
             })?;
         }
         ensure_all_answered(&agent)?;

@@ -4,14 +4,17 @@ mod captured;
 mod changing;
 mod cost;
 mod dashboard;
+mod lost;
 mod matching;
 mod page;
 mod prometheus;
+mod server_time;
 mod shown;
 mod terminal;
 mod truth;
 mod tunnels;
 mod used;
+mod ways;
 
 use std::time::Duration;
 
@@ -60,15 +63,36 @@ impl Exact {
 
     /// The same for a server anywhere.
     fn config_at(&self, node: &Node, server: &str, latency: &str, policy: &str) -> Config {
+        self.config_of(node, &[server], latency, policy)
+    }
+
+    /// The same for several of them.
+    fn config_of(&self, node: &Node, servers: &[&str], latency: &str, policy: &str) -> Config {
+        let servers: Vec<String> = servers
+            .iter()
+            .map(|address| format!("{{address: '{address}'}}"))
+            .collect();
         node.config().pod(&self.client).after(&format!(
             "destinations: [{{name: web, hosts: [web.demo], addresses: [{WEB}], port: 80, \
-             endpoints: [{{address: '{server}'}}], policy: {policy}}}]\n{latency}"
+             endpoints: [{}], policy: {policy}}}]\n{latency}",
+            servers.join(", ")
         ))
     }
 
     /// Asks `count` times; what the client saw of each.
     fn ask(&self, target: &str, count: u32, options: &[&str]) -> Result<Vec<Value>> {
-        let mut argv = vec![at(WEB, 80), target.to_owned(), count.to_string()];
+        self.ask_at(&at(WEB, 80), target, count, options)
+    }
+
+    /// The same where there is another address.
+    fn ask_at(
+        &self,
+        address: &str,
+        target: &str,
+        count: u32,
+        options: &[&str],
+    ) -> Result<Vec<Value>> {
+        let mut argv = vec![address.to_owned(), target.to_owned(), count.to_string()];
         argv.extend(options.iter().map(|&option| option.to_owned()));
         let text = self.client.python("exact_client.py", argv)?.success()?;
         Ok(serde_json::from_str(&text)?)
@@ -78,7 +102,7 @@ impl Exact {
 /// What the admin socket answers.
 fn admin(node: &Node, path: &str) -> Result<Value> {
     let output = std::process::Command::new("curl")
-        .args(["-sS", "--fail", "--max-time", "5", "--unix-socket"])
+        .args(["-sSg", "--fail", "--max-time", "5", "--unix-socket"])
         .arg(node.dir().join("admin.sock"))
         .arg(format!("http://agent{path}"))
         .output()?;
@@ -92,9 +116,15 @@ fn admin(node: &Node, path: &str) -> Result<Value> {
 
 /// The last `count` requests, once they are told of; the oldest first.
 fn traces(node: &Node, count: usize) -> Result<Vec<Value>> {
+    traces_to(node, "web", count)
+}
+
+/// The same of another destination.
+fn traces_to(node: &Node, destination: &str, count: usize) -> Result<Vec<Value>> {
+    let path = format!("/traces?destination={destination}&n=1000");
     let mut all = Vec::new();
     wait_until(BOUND, "the traces", || {
-        let answer = admin(node, "/traces?destination=web&n=1000")?;
+        let answer = admin(node, &path)?;
         all.clone_from(answer.as_array().context("no list")?);
         Ok(all.len() >= count)
     })?;
@@ -112,10 +142,19 @@ fn stage(trace: &Value, name: &str) -> Result<f64> {
 
 /// When something happened to a request, in microseconds since its first byte came.
 fn point(trace: &Value, what: &str) -> Result<f64> {
+    let at = found(trace, what)?["at"].as_f64();
+    at.with_context(|| format!("no time: {trace}"))
+}
+
+/// And who says so.
+fn source<'a>(trace: &'a Value, what: &str) -> Result<&'a Value> {
+    Ok(&found(trace, what)?["source"])
+}
+
+fn found<'a>(trace: &'a Value, what: &str) -> Result<&'a Value> {
     let points = trace["points"].as_array().context("no points")?;
     let point = points.iter().find(|point| point["what"] == what);
-    let at = point.and_then(|point| point["at"].as_f64());
-    at.with_context(|| format!("no point {what}: {trace}"))
+    point.with_context(|| format!("no point {what}: {trace}"))
 }
 
 /// The middle one.

@@ -55,7 +55,8 @@ fn latency_shows_that_the_server_is_slow() {
             empty.contains("no request to web has been measured"),
             "{empty}"
         );
-        exact.ask("/wait?us=5000", 40, &[])?;
+        // So slow that other tests on the machine do not matter.
+        exact.ask("/wait?us=50000", 40, &[])?;
         wait_measured(&agent, 40)?;
         let text = agent.verb(["latency"])?;
         let slowest = text.lines().find(|line| line.contains("slowest: server"));
@@ -87,7 +88,7 @@ fn latency_shows_that_the_server_is_slow() {
         ensure!(json["series"][0]["pod"] == "client", "{json}");
         let server = json["series"][0]["sinceStart"]["times"]["server"]["p50"].as_f64();
         ensure!(
-            server.is_some_and(|it| (4_800.0..6_000.0).contains(&it)),
+            server.is_some_and(|it| (49_000.0..70_000.0).contains(&it)),
             "{json}"
         );
         // A name that is nearly right.

@@ -3,10 +3,10 @@
 use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_tests::{DelayedLink, LinkEnd, Node, Scenario, say};
+use mesh_tests::{DelayedLink, LinkEnd, Node, Scenario, say, wait_until};
 use serde_json::Value;
 
-use super::{EVERY, Exact, median, stage, traces};
+use super::{EVERY, Exact, median, stage, traces, traces_to};
 use crate::peers::at;
 
 const STAGES: [&str; 8] = [
@@ -21,7 +21,7 @@ pub(super) const COUNT: u32 = 40;
 const ATTEMPTS: usize = 3;
 
 /// Measures again if it did not succeed, since something may have disturbed it.
-fn undisturbed(measure: impl Fn() -> Result<()>) -> Result<()> {
+pub(super) fn undisturbed(measure: impl Fn() -> Result<()>) -> Result<()> {
     let mut outcome = measure();
     for _ in 1..ATTEMPTS {
         let Err(error) = outcome else { break };
@@ -33,7 +33,16 @@ fn undisturbed(measure: impl Fn() -> Result<()>) -> Result<()> {
 
 /// The medians of the stages of the last `count` requests.
 pub(super) fn medians(node: &Node, count: usize) -> Result<Vec<(&'static str, f64)>> {
-    let traces = traces(node, count)?;
+    medians_to(node, "web", count)
+}
+
+/// The same of another destination.
+pub(super) fn medians_to(
+    node: &Node,
+    destination: &str,
+    count: usize,
+) -> Result<Vec<(&'static str, f64)>> {
+    let traces = traces_to(node, destination, count)?;
     ensure!(traces.len() == count, "{} of {count}", traces.len());
     STAGES
         .iter()
@@ -44,9 +53,9 @@ pub(super) fn medians(node: &Node, count: usize) -> Result<Vec<(&'static str, f6
         .collect()
 }
 
-/// A delay of `micros` is in `expected`, and the other stages are as without it.
-fn ensure_in(
-    expected: &str,
+/// A delay of `micros` is in each of `expected`, and the other stages are as without it.
+pub(super) fn ensure_in(
+    expected: &[&str],
     micros: f64,
     without: &[(&str, f64)],
     with: &[(&str, f64)],
@@ -58,7 +67,7 @@ fn ensure_in(
 
 /// What both are.
 pub(super) fn line(
-    expected: &str,
+    expected: &[&str],
     micros: f64,
     without: &[(&str, f64)],
     with: &[(&str, f64)],
@@ -67,19 +76,20 @@ pub(super) fn line(
     let texts: Vec<String> = both
         .map(|((name, without), (_, with))| format!("{name} {without:.0} → {with:.0}"))
         .collect();
+    let expected = expected.join(" + ");
     format!("{expected:<9} {micros:>6.0} µs: {}", texts.join(" "))
 }
 
 /// The same; nothing is said.
 pub(super) fn difference(
-    expected: &str,
+    expected: &[&str],
     micros: f64,
     without: &[(&str, f64)],
     with: &[(&str, f64)],
 ) -> Result<()> {
     for ((name, without), (_, with)) in without.iter().zip(with) {
         let added = with - without;
-        let wanted = if *name == expected { micros } else { 0.0 };
+        let wanted = if expected.contains(name) { micros } else { 0.0 };
         let tolerance = TOLERANCE.max(wanted / 10.0);
         ensure!(
             (added - wanted).abs() <= tolerance,
@@ -104,13 +114,14 @@ fn delayed(
             let without = medians(node, COUNT as usize)?;
             slow(&exact, COUNT)?;
             let with = medians(node, COUNT as usize)?;
-            ensure_in(expected, micros, &without, &with)
+            ensure_in(&[expected], micros, &without, &with)
         })?;
         agent.terminate(super::BOUND)
     });
 }
 
-fn took(answers: &[Value], what: &str) -> Result<f64> {
+/// The median of what clients or servers said of answers.
+pub(super) fn took(answers: &[Value], what: &str) -> Result<f64> {
     let values: Option<Vec<f64>> = answers.iter().map(|it| it[what].as_f64()).collect();
     Ok(median(values.context("no times")?))
 }
@@ -189,7 +200,29 @@ fn an_agent_that_is_stopped_for_20_ms() {
             let without = medians(node, COUNT as usize)?;
             exact.ask("/wait", COUNT, &[&stop, seldom])?;
             let with = medians(node, COUNT as usize)?;
-            ensure_in("queue", 20_000.0, &without, &with)
+            ensure_in(&["queue"], 20_000.0, &without, &with)
+        })?;
+        agent.terminate(super::BOUND)
+    });
+}
+
+#[test]
+fn a_try_that_fails_after_5_ms_and_another_15_ms_later() {
+    Scenario::default().alone().run(|node| {
+        let exact = Exact::new(node)?;
+        let agent = node.agent(&exact.config(node, EVERY, "{retries: {attempts: 1}}"))?;
+        // As seldom as with the waits: caches that have become cold are none of it.
+        let seldom = "every_us=30000";
+        undisturbed(|| {
+            exact.ask("/wait", COUNT, &[seldom])?;
+            let without = medians(node, COUNT as usize)?;
+            exact.ask("/again?fail_us=5000&ms=15", COUNT, &[seldom])?;
+            wait_until(super::BOUND, "two tries of each", || {
+                let traces = traces(node, COUNT as usize)?;
+                Ok(traces.iter().all(|it| it["tries"] == 2))
+            })?;
+            let with = medians(node, COUNT as usize)?;
+            ensure_in(&["retries"], 20_000.0, &without, &with)
         })?;
         agent.terminate(super::BOUND)
     });
@@ -256,8 +289,8 @@ pub(super) fn link(exact: &Exact, milliseconds: [u64; 2]) -> Result<DelayedLink>
 
 pub(super) const FAR: &str = "10.99.0.2";
 
-/// The stages of requests that a server answers after 2 ms over a link with these delays.
-fn over_a_link(milliseconds: [u64; 2]) -> Result<Vec<(&'static str, f64)>> {
+/// The stages of requests for `target` over a link with these delays.
+fn over_a_link(milliseconds: [u64; 2], target: &str) -> Result<Vec<(&'static str, f64)>> {
     let (sender, receiver) = std::sync::mpsc::channel();
     Scenario::default().alone().run(move |node| {
         let exact = Exact::new(node)?;
@@ -269,7 +302,7 @@ fn over_a_link(milliseconds: [u64; 2]) -> Result<Vec<(&'static str, f64)>> {
         let _agent = node.agent(&exact.config_at(node, &at(FAR, 8090), EVERY, "{}"))?;
         // The first ones are told by a single handshake, which may have waited for a processor.
         for _ in 0..2 {
-            exact.ask("/wait?us=2000", COUNT, &[])?;
+            exact.ask(target, COUNT, &[])?;
         }
         traces(node, 2 * COUNT as usize)?;
         sender.send(medians(node, COUNT as usize)?)?;
@@ -278,11 +311,23 @@ fn over_a_link(milliseconds: [u64; 2]) -> Result<Vec<(&'static str, f64)>> {
     Ok(receiver.recv()?)
 }
 
-#[test]
-fn a_network_that_takes_10_ms() {
+/// A network that takes 10 ms, with requests for `target`.
+fn slow_network(target: &str, expected: &[&str]) {
     undisturbed(|| {
-        let (without, with) = (over_a_link([0, 0])?, over_a_link([7, 3])?);
-        ensure_in("network", 10_000.0, &without, &with)
+        let of = |milliseconds| over_a_link(milliseconds, target);
+        let (without, with) = (of([0, 0])?, of([7, 3])?);
+        ensure_in(expected, 10_000.0, &without, &with)
     })
     .unwrap();
+}
+
+#[test]
+fn a_network_that_takes_10_ms() {
+    slow_network("/wait?us=2000", &["network"]);
+}
+
+/// The handshake of a new connection is one round trip, and the request on it another.
+#[test]
+fn a_new_connection_over_a_network_that_takes_10_ms() {
+    slow_network("/wait?us=2000&close=1", &["connect", "network"]);
 }

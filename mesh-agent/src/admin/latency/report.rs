@@ -14,7 +14,11 @@ const NANOS_PER_MICRO: f64 = 1_000.0;
 /// Answer to `/latency`.
 pub fn latency(book: &Book) -> Latency {
     let now = Instant::now();
-    let mut destinations: Vec<(String, Figures, Figures)> = Vec::new();
+    let mut destinations: BTreeMap<String, (Figures, Figures)> = BTreeMap::new();
+    for ((_, destination), since_start) in book.since_start() {
+        let (_, all) = destinations.entry(destination.to_string()).or_default();
+        all.add(&since_start);
+    }
     let mut series = Vec::new();
     for (key, of_key) in book.series() {
         let (recent, since_start) = (of_key.recent(now), of_key.since_start());
@@ -25,18 +29,9 @@ pub fn latency(book: &Book) -> Latency {
             recent: served(&recent),
             since_start: served(&since_start),
         });
-        let known = destinations
-            .iter_mut()
-            .find(|(name, ..)| **name == *key.destination);
-        match known {
-            Some((_, all_recent, all_since)) => {
-                all_recent.add(&recent);
-                all_since.add(&since_start);
-            }
-            None => destinations.push((key.destination.to_string(), recent, since_start)),
-        }
+        let (all, _) = destinations.entry(key.destination.to_string()).or_default();
+        all.add(&recent);
     }
-    destinations.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     let rate = book.rate();
     Latency {
         sample: rate.share,
@@ -44,7 +39,7 @@ pub fn latency(book: &Book) -> Latency {
         stages: Stage::ALL.map(|stage| stage.name().to_owned()).to_vec(),
         destinations: destinations
             .into_iter()
-            .map(|(destination, recent, since_start)| Measured {
+            .map(|(destination, (recent, since_start))| Measured {
                 destination,
                 pod: None,
                 endpoint: None,
@@ -125,7 +120,7 @@ fn trace(trace: &latency::Trace) -> Trace {
         method: trace.method.to_string(),
         path: trace.path.to_string(),
         status: trace.status,
-        trace_id: trace.trace_id.map(|id| format!("{id:032x}")),
+        trace_id: trace.trace.map(|it| format!("{:032x}", it.trace)),
         tries: trace.tries,
         total: stages.ok().map(|stages| micros(stages.total)),
         stages: stages.map_or_else(
@@ -184,6 +179,9 @@ fn points(way: &latency::Waypoints) -> Vec<Point> {
     }
     points.push(("request: sent by the device", way.sent));
     points.push(("request: written", clock(way.written)));
+    if let Some(at) = way.sent_again {
+        points.push(("request: sent again", kernel(at, Source::Software)));
+    }
     if let Some(at) = way.acknowledged {
         points.push((
             "request: acknowledged by the server's kernel",

@@ -3,16 +3,19 @@
 //! Figures are kept by pod, destination and server; here they are by pod and destination. Buckets are filled
 //! from HDR histograms, whose times are off by half a per cent at the most.
 
-use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, fmt, fmt::Write as _};
 
 use hdrhistogram::Histogram;
 use prometheus_client::{
-    encoding::{DescriptorEncoder, NoLabelSet},
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet},
     metrics::MetricType,
 };
 
 use super::{counter, family};
-use crate::latency::{Book, BookCounts, Figure, Figures, Source, Stage};
+use crate::{
+    latency::{Book, BookCounts, Figure, Figures, Pair, Source, Stage},
+    policy::trace_context::Caller,
+};
 
 /// Upper bounds, in seconds. There is one more bucket, for what takes longer.
 const BOUNDS: [f64; 16] = [
@@ -20,9 +23,6 @@ const BOUNDS: [f64; 16] = [
     5.0, 10.0,
 ];
 const BUCKETS: usize = BOUNDS.len() + 1;
-
-/// Of which pod and destination.
-type Pair = (Arc<str>, Arc<str>);
 
 /// Everything of latency that there is a metric of.
 #[derive(Debug, Default)]
@@ -35,9 +35,10 @@ pub(super) struct LatencyMetrics {
 struct OfPair {
     stages: [Buckets; Stage::ALL.len()],
     total: Buckets,
+    round_trip: Buckets,
     sources: [u64; Source::ALL.len()],
     retransmits: u64,
-    /// The last request of each bucket that belongs to a trace.
+    /// The last request of each bucket that belongs to a trace which is kept.
     exemplars: [Option<Exemplar>; BUCKETS],
 }
 
@@ -61,20 +62,24 @@ impl LatencyMetrics {
     /// What there is now.
     pub(super) fn of(book: &Book) -> Self {
         let mut pairs: BTreeMap<Pair, OfPair> = BTreeMap::new();
-        for (key, series) in book.series() {
-            let pair = pairs.entry((key.pod, key.destination)).or_default();
-            pair.add(&series.since_start());
+        for (pair, figures) in book.since_start() {
+            pairs.entry(pair).or_default().add(&figures);
         }
-        // The newest first.
+        // The newest first. To a trace that is not kept there is no way.
         for trace in book.traces(usize::MAX, |it| {
-            it.trace_id.is_some() && it.outcome.stages.is_ok()
+            it.trace.is_some_and(|it| it.is_sampled) && it.outcome.stages.is_ok()
         }) {
-            let key = (
-                Arc::clone(&trace.key.pod),
-                Arc::clone(&trace.key.destination),
-            );
-            let (Some(pair), Some(trace_id), Ok(stages)) =
-                (pairs.get_mut(&key), trace.trace_id, &trace.outcome.stages)
+            let (
+                Some(pair),
+                Some(Caller {
+                    trace: trace_id, ..
+                }),
+                Ok(stages),
+            ) = (
+                pairs.get_mut(&trace.key.pair()),
+                trace.trace,
+                &trace.outcome.stages,
+            )
             else {
                 continue;
             };
@@ -106,12 +111,18 @@ impl LatencyMetrics {
                     ("destination", &**destination),
                     ("stage", stage.name()),
                 ];
-                let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
-                let counts: Vec<(f64, u64)> = bounds.zip(buckets.counts).collect();
-                descriptor
-                    .encode_family(&labels)?
-                    .encode_histogram::<NoLabelSet>(buckets.sum, buckets.count(), &counts, None)?;
+                buckets.encode(&mut descriptor, &labels)?;
             }
+        }
+        let mut descriptor = encoder.encode_descriptor(
+            "round_trip_seconds",
+            "Round trips to servers as TCP has them (smoothed) when measured requests were answered, in seconds",
+            None,
+            MetricType::Histogram,
+        )?;
+        for ((pod, destination), of_pair) in &self.pairs {
+            let labels = [("pod", &**pod), ("destination", &**destination)];
+            of_pair.round_trip.encode(&mut descriptor, &labels)?;
         }
         let pairs = || {
             let pairs = self.pairs.iter();
@@ -191,6 +202,7 @@ impl OfPair {
             buckets.add(figures.histogram(Figure::Stage(stage)));
         }
         self.total.add(figures.histogram(Figure::Total));
+        self.round_trip.add(figures.histogram(Figure::RoundTrip));
         for (mine, theirs) in self.sources.iter_mut().zip(figures.sources) {
             *mine += theirs;
         }
@@ -207,6 +219,18 @@ impl Buckets {
             self.counts[bucket_of(value)] += count;
             self.sum += value * count as f64;
         }
+    }
+
+    fn encode<const N: usize>(
+        &self,
+        descriptor: &mut MetricEncoder<'_>,
+        labels: &[(&str, &str); N],
+    ) -> Result<(), fmt::Error> {
+        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
+        let counts: Vec<(f64, u64)> = bounds.zip(self.counts).collect();
+        descriptor
+            .encode_family(labels)?
+            .encode_histogram::<NoLabelSet>(self.sum, self.count(), &counts, None)
     }
 
     fn count(&self) -> u64 {
@@ -227,13 +251,13 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, sync::Arc};
 
     use super::*;
     use crate::latency::{Key, Nanos, Outcome, Stages, TcpInfo, Trace, Waypoints};
 
     /// One whose server took so many milliseconds.
-    fn trace(server: u64, trace_id: Option<u128>) -> Trace {
+    fn trace(server: u64, trace: Option<(u128, bool)>) -> Trace {
         let mut way = Waypoints::default();
         let millis = |count: u64| Nanos(1_700_000_000_000_000_000 + count * 1_000_000);
         for at in [
@@ -268,7 +292,11 @@ mod tests {
             method: http::Method::GET,
             path: "/".into(),
             status: 200,
-            trace_id,
+            trace: trace.map(|(trace, is_sampled)| Caller {
+                trace,
+                span: 1,
+                is_sampled,
+            }),
             tries: 1,
             way,
             outcome: Outcome {
@@ -283,9 +311,10 @@ mod tests {
     #[test]
     fn servers_are_counted_together_and_the_last_trace_of_a_bucket_is_named() {
         let book = Arc::<Book>::default();
-        book.add_and_remember(trace(3, Some(0xa)));
-        book.add_and_remember(trace(4, Some(0xb)));
-        book.add_and_remember(trace(4, None));
+        book.add_and_remember(trace(3, Some((0xa, true))));
+        book.add_and_remember(trace(4, Some((0xb, true))));
+        // That one cannot be looked up.
+        book.add_and_remember(trace(4, Some((0xc, false))));
         book.add_and_remember(trace(30_000, None));
         let metrics = LatencyMetrics::of(&book);
         let mut text = String::new();

@@ -15,10 +15,13 @@ use anyhow::bail;
 use clap::Args;
 
 use super::{Output, Reading, latency::Style, output, unknown};
-use crate::admin::{
-    client::{self, encoded},
-    latency::{Latency, Trace as Request},
-    model::{Destination, Pod},
+use crate::{
+    admin::{
+        client::{self, encoded},
+        latency::{Latency, Trace as Request},
+        model::{Destination, Pod},
+    },
+    proxy::DNS_DESTINATION,
 };
 
 /// How often it is looked whether requests came that are waited for.
@@ -98,6 +101,7 @@ impl Trace {
             let measured: Latency = client::get(self.socket(), "/latency")?;
             let measured = measured.destinations.into_iter().map(|it| it.destination);
             let all = all.into_iter().map(|it| it.name).chain(measured);
+            let all = all.chain([DNS_DESTINATION.to_owned()]);
             unknown::ensure_known("destination", name, all)?;
         }
         Ok(())
@@ -118,12 +122,19 @@ impl Trace {
     fn wait_for(&self, count: u32) -> anyhow::Result<Vec<Request>> {
         let says = io::stderr().is_terminal();
         let which = |it: &Request| (it.began.to_bits(), it.path.clone());
-        let before = self.ask(MOST as u32, &format!("&next={count}"))?;
+        // Requests of all pods to a destination are measured, in the order in which they come: of one pod's it is not
+        // known which those are.
+        let (next, more) = if self.pod.is_some() {
+            (MOST as u32, format!("&next={MOST}"))
+        } else {
+            (count, "&waiting=true".to_owned())
+        };
+        let before = self.ask(MOST as u32, &format!("&next={next}"))?;
         let before: HashSet<_> = before.iter().map(which).collect();
         let until = Instant::now() + self.wait;
         loop {
             thread::sleep(EVERY);
-            let mut fresh = self.ask(MOST as u32, "&waiting=true")?;
+            let mut fresh = self.ask(MOST as u32, &more)?;
             fresh.retain(|it| !before.contains(&which(it)));
             if says {
                 // Only to be seen: nothing is lost with it.
@@ -137,7 +148,7 @@ impl Trace {
                 let first = fresh.len().saturating_sub(count as usize);
                 if fresh.is_empty() {
                     bail!(
-                        "none of the next {count} requests came within {:?}: is there traffic of HTTP to it \
+                        "none of the next {count} requests came within {:?}: is there HTTP traffic to it, or are there DNS queries \
                          (see `mesh-agent destinations`)? --wait waits longer",
                         self.wait
                     );

@@ -66,6 +66,7 @@ fn way(parts: &Parts) -> Waypoints {
         written: Nanos(sent),
         scheduled: None,
         sent: stamp(sent),
+        sent_again: None,
         acknowledged: Some(Nanos(acknowledged)),
         least_rtt: Some(parts.there + parts.back),
         answered_first: Arrival {
@@ -197,6 +198,49 @@ fn an_acknowledgement_that_waited_for_the_answer_does_not_make_the_network_slow(
     let stages = Stages::of(&way(&late)).unwrap();
     assert_eq!(stages.get(Stage::Network), 100 * MICRO);
     assert_eq!(stages.get(Stage::Server), 5 * MILLI);
+}
+
+#[test]
+fn what_was_lost_is_the_networks_until_it_was_sent_again() {
+    let lost = Parts {
+        server: 205 * MILLI,
+        ..quick()
+    };
+    let again = |after: u64, acknowledged: Option<u64>| {
+        let mut way = way(&lost);
+        way.sent_again = Some(Nanos(way.sent.at.0 + after));
+        way.acknowledged = acknowledged.map(|at| Nanos(way.sent.at.0 + at));
+        let stages = Stages::of(&way).unwrap();
+        let sum: u64 = Stage::ALL.iter().map(|stage| stages.get(*stage)).sum();
+        assert_eq!(sum, stages.total);
+        [stages.get(Stage::Network), stages.get(Stage::Server)]
+    };
+    let told = [200 * MILLI + 100 * MICRO, 5 * MILLI];
+    assert_eq!(again(200 * MILLI, None), told);
+    assert_eq!(again(200 * MILLI, Some(200 * MILLI + 100 * MICRO)), told);
+    // The acknowledgement was lost, or came too late.
+    let in_vain = again(200 * MILLI, Some(40 * MILLI));
+    assert_eq!(in_vain, [100 * MICRO, 205 * MILLI]);
+    // No longer than it took.
+    assert_eq!(again(900 * MILLI, None)[1], 0);
+}
+
+#[test]
+fn where_nothing_is_known_of_the_write_it_was_not_before_there_was_all_of_it() {
+    let upload = Parts {
+        upload: 2_000 * MILLI,
+        ..quick()
+    };
+    let mut way = way(&upload);
+    // Its connection was there before.
+    way.connected = way.received_first.stamp.at;
+    way.sent = Stamp {
+        at: way.connected,
+        ..Stamp::default()
+    };
+    let stages = Stages::of(&way).unwrap();
+    assert_eq!(stages.get(Stage::Client), 2_000 * MILLI);
+    assert!(stages.get(Stage::Server) >= 5 * MILLI);
 }
 
 #[test]

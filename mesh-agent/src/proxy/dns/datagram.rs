@@ -45,7 +45,9 @@ impl Queries {
             return add(&counters.dropped);
         }
         let (book, sampler) = (&self.pod.latency, &self.pod.resolver.sampler);
-        let stamps = (book.chooses(sampler, Instant::now())).then(DnsStamps::default);
+        let stamps = book
+            .chooses(sampler, Instant::now())
+            .then(|| DnsStamps::new(sampler.served()));
         let message = message.to_vec();
         let pod = Arc::clone(&self.pod);
         tokio::spawn(async move {

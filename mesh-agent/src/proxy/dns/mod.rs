@@ -20,4 +20,5 @@ pub use counters::{DnsCounters, DnsStatus};
 pub(super) use datagram::Queries;
 pub use hosts::{Hosts, SharedHosts};
 pub use resolver::Resolver;
+pub use stamps::DESTINATION;
 pub(super) use stream::serve_stream;

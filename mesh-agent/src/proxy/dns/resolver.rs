@@ -69,6 +69,11 @@ impl Resolver {
         }
     }
 
+    /// The next `count` queries are measured.
+    pub fn measure_next(&self, count: u32) {
+        self.sampler.want(count);
+    }
+
     /// What became of the pod's queries.
     pub fn counters(&self) -> &DnsCounters {
         &self.counters

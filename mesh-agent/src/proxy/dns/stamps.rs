@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// The destination whose figures are those of DNS.
-static DNS: LazyLock<Arc<str>> = LazyLock::new(|| "dns".into());
+pub const DESTINATION: &str = "dns";
+static DNS: LazyLock<Arc<str>> = LazyLock::new(|| DESTINATION.into());
 
 /// What stands for a method.
 fn method() -> Method {
@@ -28,8 +29,12 @@ fn method() -> Method {
 }
 
 /// The stamps of one query.
-#[derive(Debug, Default)]
-pub struct DnsStamps(Mutex<Stamped>);
+#[derive(Debug)]
+pub struct DnsStamps {
+    /// Somebody waits for such a query.
+    is_wanted: bool,
+    stamped: Mutex<Stamped>,
+}
 
 #[derive(Debug, Default)]
 struct Stamped {
@@ -41,6 +46,14 @@ struct Stamped {
 }
 
 impl DnsStamps {
+    /// Of a query that was not sent yet.
+    pub fn new(is_wanted: bool) -> Self {
+        Self {
+            is_wanted,
+            stamped: Mutex::default(),
+        }
+    }
+
     /// Sends to the server that `socket` is connected to, with a stamp.
     pub fn send(&self, socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
         let mut stamped = self.lock();
@@ -125,13 +138,13 @@ impl DnsStamps {
         let account = Account::of(book, pod, &DNS, server, now);
         account.begun();
         account.add(outcome, now);
-        if whole_way::is_turn(now) {
+        if whole_way::is_turn(now) || self.is_wanted {
             book.remember(Trace {
                 key: account.key().clone(),
                 method: method(),
                 path: query.name().as_str().into(),
                 status: 0,
-                trace_id: None,
+                trace: None,
                 tries: stamped.sent as u32,
                 way,
                 outcome,
@@ -140,6 +153,7 @@ impl DnsStamps {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Stamped> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let stamped = self.stamped.lock();
+        stamped.unwrap_or_else(PoisonError::into_inner)
     }
 }

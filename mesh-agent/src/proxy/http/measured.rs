@@ -11,6 +11,7 @@ use super::{
     body::AnswerBody,
     hearing::Hearing,
     http2::{StreamStamps, Waiting},
+    observed::trace_of,
     receipts::Receipts,
     session::{Session, Stamps},
 };
@@ -22,9 +23,6 @@ use crate::{
     policy::trace_context::Caller,
     proxy::destinations::{Destination, Endpoint},
 };
-
-/// By how much the system's clock may be ahead of the one that is never set.
-const CLOCKS_DIFFER: Duration = Duration::from_millis(10);
 
 /// A request whose packets are measured. Ends up in the book, unless its answer does not come to its end.
 #[derive(Debug)]
@@ -57,20 +55,26 @@ pub struct Measured {
 struct Detail {
     method: Method,
     path: TracePath,
-    trace_id: Option<u128>,
+    trace: Option<Caller>,
 }
 
 impl Detail {
     fn of<B>(request: &Request<B>) -> Box<Self> {
-        let trace = request.headers().get("traceparent");
         Box::new(Self {
             method: request.method().clone(),
             path: request.uri().path().into(),
-            trace_id: trace
-                .and_then(|value| Caller::of_traceparent(value.as_bytes()))
-                .map(|caller| caller.trace),
+            trace: trace_of(request.headers()),
         })
     }
+}
+
+/// For how long an answer waited for its client's window.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeldUp {
+    /// In all, in nanoseconds.
+    pub nanos: u64,
+    /// When that ended last.
+    pub until: Nanos,
 }
 
 /// How far a request has come.
@@ -134,7 +138,7 @@ impl Measured {
             (Stamps::Streams(stamps), Some(client)) => {
                 stamps.look(&destination.sampler, now);
                 let stream = client.stream();
-                if !stamps.is_for(stream, &destination.sampler) {
+                if !stamps.is_for(stream, &destination.sampler, now) {
                     return None;
                 }
                 let is_wanted = destination.sampler.served();
@@ -195,7 +199,8 @@ impl Measured {
         let heard = upstream.heard();
         self.take_request(&heard);
         let way = &mut self.way;
-        let (sent, answered) = (way.sent.at, way.answered_first.stamp.at);
+        let sent = way.sent_again.unwrap_or(way.sent.at);
+        let answered = way.answered_first.stamp.at;
         let acknowledged = way.acknowledged;
         // Not by the stamps: their clock can be set.
         let now = Instant::now();
@@ -225,6 +230,7 @@ impl Measured {
         if let Some(write) = heard.write {
             way.written = write.written;
             way.scheduled = write.scheduled;
+            way.sent_again = write.sent_again;
             way.acknowledged = write.acknowledged;
             way.sent = write.left();
         } else {
@@ -305,31 +311,53 @@ impl Measured {
         }
     }
 
-    /// The answer is written.
-    pub fn replied(&mut self, write: Option<Write>) {
-        let leg = &self.client;
+    /// All of the answer had been written as it came, before it was known to have ended.
+    pub fn was_replied(&mut self) {
+        let at = self.way.answered_last.read;
+        let stamp = Stamp {
+            at,
+            ..Stamp::default()
+        };
+        self.replied_at(at, stamp, Nanos::now());
+    }
+
+    /// The answer is written. What waited for the client's window is `held_up`.
+    pub fn replied(&mut self, write: Option<Write>, held_up: HeldUp) {
         let way = &mut self.way;
-        let (now, instant) = (Nanos::now(), Instant::now());
-        way.blocked = leg.blocked().saturating_sub(self.blocked_before);
-        way.answer_written = write.map_or(now, |write| write.written);
-        way.replied = write.map_or(
-            Stamp {
-                at: now,
-                ..Stamp::default()
-            },
-            |write| write.left(),
-        );
-        // Both clocks go alike, unless one was set.
-        let by_stamps = way.replied.at.after(way.first_try);
-        let stages = if by_stamps > instant - self.begun + CLOCKS_DIFFER {
+        let blocked = self.client.blocked().saturating_sub(self.blocked_before);
+        // Before that it was the server that was waited for, or the client in vain.
+        let held_up = if held_up.until > way.answered_last.read {
+            held_up.nanos
+        } else {
+            0
+        };
+        way.blocked = blocked.max(held_up);
+        let now = Nanos::now();
+        let at_once = Stamp {
+            at: now,
+            ..Stamp::default()
+        };
+        let written = write.map_or(now, |write| write.written);
+        let left = write.map_or(at_once, |write| write.left());
+        self.replied_at(written, left, now);
+    }
+
+    fn replied_at(&mut self, written: Nanos, left: Stamp, now: Nanos) {
+        self.way.answer_written = written;
+        self.way.replied = left;
+        let instant = Instant::now();
+        let begun = self.begun;
+        let account = self.account.as_ref();
+        let was_set = account.is_some_and(|it| it.book().was_clock_set(begun, (instant, now)));
+        let stages = if was_set {
             Err(Unclear::Inconsistent)
         } else {
-            Stages::of(way)
+            Stages::of(&self.way)
         };
         if self.is_whole
             && let Some(account) = &self.account
         {
-            account.count(leg.take_counts());
+            account.count(self.client.take_counts());
         }
         self.tell(stages, instant);
     }
@@ -352,7 +380,7 @@ impl Measured {
                 method: detail.method,
                 path: detail.path,
                 status: self.status,
-                trace_id: detail.trace_id,
+                trace: detail.trace,
                 tries: self.tries,
                 way: self.way,
                 outcome,
@@ -387,7 +415,7 @@ impl Drop for Measured {
             // The connection ended before the stamp came.
             Phase::Replying { is_stream: false } => {
                 let write = self.is_whole().then(|| self.client.last_write());
-                self.replied(write.flatten());
+                self.replied(write.flatten(), HeldUp::default());
             }
             _ => {
                 if let Some(account) = self.account.as_ref().filter(|_| self.status != 0) {

@@ -186,6 +186,11 @@ enum Carrier {
     B3Parts,
 }
 
+/// Which trace a request with these headers belongs to, if it does to any.
+pub(super) fn trace_of(headers: &HeaderMap) -> Option<Caller> {
+    caller(headers).map(|(caller, _)| caller)
+}
+
 fn caller(headers: &HeaderMap) -> Option<(Caller, Carrier)> {
     let get = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
     if let Some(caller) = get(&TRACEPARENT).and_then(Caller::of_traceparent) {

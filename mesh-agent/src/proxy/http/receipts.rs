@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use super::measured::Measured;
+use super::measured::{HeldUp, Measured};
 use crate::latency::{Arrival, Book, Leg, Nanos, StampedStream};
 
 /// Requests that are remembered before they are looked at: a client that pipelines more than that is
@@ -214,6 +214,17 @@ impl Receipts {
         }
     }
 
+    /// All of the last answer was written before its end came, which was that of the server's connection.
+    pub fn finish_without_write(&self) {
+        if !self.has_reply.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let reply = self.state().reply.take();
+        if let Some(mut reply) = reply {
+            reply.was_replied();
+        }
+    }
+
     fn finish(&self, stream: &StampedStream, is_late: bool) {
         let mut state = self.state();
         let is_stamped = state.reply.as_ref().is_some_and(|reply| reply.is_whole());
@@ -229,7 +240,7 @@ impl Receipts {
         let reply = state.reply.take();
         drop(state);
         if let Some(mut reply) = reply {
-            reply.replied(write);
+            reply.replied(write, HeldUp::default());
         }
     }
 

@@ -79,7 +79,7 @@ impl Session {
     /// Its requests come on streams: each can be measured.
     pub fn on_streams(mut self) -> (Self, Arc<StreamStamps>) {
         let book = Arc::clone(&self.pod.latency);
-        let sampler = Arc::clone(&self.target.by_address().sampler);
+        let sampler = &self.target.by_address().sampler;
         let stamps = Arc::new(StreamStamps::of_client(book, sampler));
         self.stamps = Stamps::Streams(Arc::clone(&stamps));
         (self, stamps)

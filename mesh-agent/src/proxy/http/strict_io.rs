@@ -141,6 +141,9 @@ impl StrictIo {
     pub fn into_parts(self) -> (StampedStream, Bytes) {
         // Nobody looks for the last answer's stamp after this.
         self.receipts.finish_late(self.io.get_ref());
+        if self.is_flushed {
+            self.receipts.finish_without_write();
+        }
         (self.io.into_inner(), self.next)
     }
 

@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     runtime::Handle,
-    task::yield_now,
+    sync::oneshot,
 };
 
 use super::*;
@@ -34,6 +34,29 @@ async fn late(deadline: Deadline) -> Duration {
     let begun = Instant::now();
     assert_eq!(within(deadline, pin!(pending::<()>())).await, Err(Late));
     begun.elapsed()
+}
+
+#[tokio::test]
+async fn what_came_while_the_thread_was_held_up_is_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let (sender, receiver) = oneshot::channel();
+    // As the task of a connection to a server.
+    tokio::spawn(async move {
+        let mut byte = [0];
+        client.read_exact(&mut byte).await.unwrap();
+        sender.send(byte[0]).unwrap();
+    });
+    yield_now().await;
+    let held_up = async {
+        server.write_all(b"a").unwrap();
+        thread::sleep(millis(60));
+        receiver.await.unwrap()
+    };
+    assert_eq!(within(after(millis(20)), pin!(held_up)).await, Ok(b'a'));
 }
 
 #[tokio::test]

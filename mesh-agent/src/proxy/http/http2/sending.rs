@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -10,7 +11,8 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
 
-use crate::proxy::http::body::BoxError;
+use super::StreamStamps;
+use crate::{latency::Nanos, proxy::http::body::BoxError};
 
 /// A body on its way.
 #[derive(Debug)]
@@ -19,6 +21,10 @@ pub struct Sending<B> {
     body: B,
     /// What came of it and waits for room, and whether nothing comes after it.
     waiting: Option<(Bytes, bool)>,
+    /// Since when there is none.
+    since: Option<Nanos>,
+    /// Who wants to know for how long there was none.
+    stamps: Option<Arc<StreamStamps>>,
 }
 
 /// Why a body was not sent to its end.
@@ -42,6 +48,16 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
             stream,
             body,
             waiting: None,
+            since: None,
+            stamps: None,
+        }
+    }
+
+    /// The same; `stamps` are told for how long the peer's window held it up.
+    pub fn tell(self, stamps: Arc<StreamStamps>) -> Self {
+        Self {
+            stamps: Some(stamps),
+            ..self
         }
     }
 
@@ -63,7 +79,15 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
         }
         loop {
             if self.waiting.is_some() {
-                ready!(self.poll_room(context))?;
+                let room = self.poll_room(context);
+                if room.is_pending() {
+                    self.since.get_or_insert_with(Nanos::now);
+                }
+                ready!(room)?;
+                // Before it is sent: its stamp may come at once.
+                if let (Some(since), Some(stamps)) = (self.since.take(), &self.stamps) {
+                    stamps.held_up(self.stream.stream_id().into(), since);
+                }
             }
             if let Some((bytes, is_last)) = self.waiting.take() {
                 self.stream.send_data(bytes, is_last)?;

@@ -19,7 +19,7 @@ use std::{
 use self::watched::{State, Watched};
 use super::frames::{Frames, Seen};
 use crate::{
-    latency::{self, Arrival, Book, Counts, Heard, Leg, Sampler, StampedStream},
+    latency::{self, Arrival, Book, Counts, Heard, Leg, Nanos, Sampler, StampedStream},
     proxy::http::measured::Measured,
 };
 
@@ -31,28 +31,22 @@ const AHEAD: u32 = 16;
 #[derive(Debug, Default)]
 pub struct StreamStamps {
     leg: Arc<Leg>,
-    /// Which requests of a client are measured. A server's answers are, if their requests are.
-    chooser: Option<Chooser>,
+    /// Of a client's connection: says which of its requests may be measured. A server's answers are, if their requests are.
+    chooser: Option<Arc<Book>>,
     is_watching: AtomicBool,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
-struct Chooser {
-    book: Arc<Book>,
-    sampler: Arc<Sampler>,
-}
-
 impl StreamStamps {
-    /// Of a client's connection: some of its requests are measured.
-    pub fn of_client(book: Arc<Book>, sampler: Arc<Sampler>) -> Self {
-        let gap = if book.is_due(&sampler, Instant::now()) {
+    /// Of a client's connection: some of its requests are measured. `sampler` is of where they probably go.
+    pub fn of_client(book: Arc<Book>, sampler: &Sampler) -> Self {
+        let gap = if book.is_due(sampler, Instant::now()) {
             0
         } else {
             book.gap()
         };
         let stamps = Self {
-            chooser: Some(Chooser { book, sampler }),
+            chooser: Some(book),
             ..Self::default()
         };
         stamps.state().gap = gap;
@@ -67,7 +61,7 @@ impl StreamStamps {
 
     /// The next request is to be measured, if that is due to a destination; asked for each request.
     pub fn look(&self, sampler: &Sampler, now: Instant) {
-        let Some(Chooser { book, .. }) = &self.chooser else {
+        let Some(book) = &self.chooser else {
             return;
         };
         if book.is_due(sampler, now) {
@@ -85,8 +79,9 @@ impl StreamStamps {
         self.settle(&state);
     }
 
-    /// Whether the request on `stream` is one that is measured, now that it is known whose `sampler` decides.
-    pub fn is_for(&self, stream: u32, sampler: &Sampler) -> bool {
+    /// Whether the request on `stream` is one that is measured, now that it is known whose `sampler` decides: not before
+    /// it was read, as each may go elsewhere.
+    pub fn is_for(&self, stream: u32, sampler: &Sampler, now: Instant) -> bool {
         if !self.is_watching.load(Ordering::Relaxed) {
             return false;
         }
@@ -94,8 +89,9 @@ impl StreamStamps {
         let Some(watched) = state.find(stream) else {
             return false;
         };
-        let is_measured = !watched.is_tentative || sampler.is_wanted();
-        watched.is_tentative = false;
+        let is_chosen = !std::mem::take(&mut watched.is_tentative);
+        let permits = |book: &Arc<Book>| is_chosen && book.takes(sampler, now);
+        let is_measured = sampler.is_wanted() || self.chooser.as_ref().is_some_and(permits);
         drop(state);
         if !is_measured {
             self.forget(stream);
@@ -125,11 +121,13 @@ impl StreamStamps {
         let Some(watched) = state.find(stream) else {
             return Heard::default();
         };
+        let heard = self.leg.heard_until(watched.written);
         Heard {
             first: watched.first(),
             // Without stamps nobody looks for it.
             has_end: watched.end.is_some() || !self.leg.is_prepared(),
-            ..self.leg.heard_until(watched.written)
+            write: heard.write.or(watched.write),
+            ..heard
         }
     }
 
@@ -137,7 +135,8 @@ impl StreamStamps {
     pub fn away(&self, stream: u32) -> Option<Duration> {
         let mut state = self.state();
         let watched = state.find(stream)?;
-        latency::away(self.leg.write_until(watched.written?), watched.first())
+        let write = self.leg.write_until(watched.written?).or(watched.write);
+        latency::away(write, watched.first())
     }
 
     /// What comes on `stream` has ended: when the last of it came, and what became of the connection's stamps since this
@@ -189,6 +188,18 @@ impl StreamStamps {
         }
     }
 
+    /// What is said on `stream` had to wait for the peer's window `since` then.
+    pub fn held_up(&self, stream: u32, since: Nanos) {
+        if !self.is_watching.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(watched) = self.state().find(stream) {
+            let until = Nanos::now();
+            watched.held_up.nanos += until.since(since).max(0).cast_unsigned();
+            watched.held_up.until = until;
+        }
+    }
+
     /// Bytes were read.
     pub fn read(&self, frames: &mut Frames, bytes: &[u8], stream: &StampedStream) {
         let (is_awaited, is_stamped) = (self.is_awaited(), self.leg.is_receiving());
@@ -213,17 +224,24 @@ impl StreamStamps {
         };
         let mut state = self.state();
         let (mut is_answer, mut is_gone) = (false, false);
+        let mut away = None;
         frames.pass(bytes, |seen| match seen {
             Seen::Headers(stream) => {
                 let is_new = stream > state.last_stream;
-                if self.chooser.is_some() && state.is_turn(stream) {
-                    self.choose(&mut state, stream);
+                if let Some(book) = &self.chooser
+                    && state.is_turn(stream)
+                {
+                    state.gap = book.gap();
+                    state.watch(stream, false);
                 }
                 if is_awaited && is_new && state.find(stream).is_none() {
                     state.watch(stream, false).is_tentative = true;
                 }
                 if let Some(watched) = state.find(stream) {
-                    is_answer |= self.chooser.is_none() && watched.first().is_none();
+                    if self.chooser.is_none() && watched.first().is_none() {
+                        is_answer = true;
+                        away = away.max(latency::away(watched.write, Some(arrival)));
+                    }
                     watched.head(arrival);
                 }
             }
@@ -250,25 +268,14 @@ impl StreamStamps {
         }
         drop(state);
         if is_answer {
-            stream.take_way();
+            stream.take_way(away);
         }
     }
 
     /// Whether any request of a client may be one that is measured.
     fn is_awaited(&self) -> bool {
         let chooser = self.chooser.as_ref();
-        chooser.is_some_and(|chooser| chooser.book.is_awaited())
-    }
-
-    /// A request begins on `stream`, whose turn to be measured may have come.
-    fn choose(&self, state: &mut State, stream: u32) {
-        let Some(Chooser { book, sampler }) = &self.chooser else {
-            return;
-        };
-        state.gap = book.gap();
-        if book.takes(sampler, Instant::now()) {
-            state.watch(stream, false);
-        }
+        chooser.is_some_and(|book| book.is_awaited())
     }
 
     /// Bytes are about to wait to be written, after so many others that wait.
@@ -322,9 +329,11 @@ impl StreamStamps {
             return;
         }
         let written = self.leg.written();
+        let write = self.leg.write_until(written);
         for watched in &mut state.watched {
             if watched.written.is_none() && watched.end.is_some_and(|end| end <= written) {
                 watched.written = Some(written);
+                watched.write = write;
             }
         }
         self.look_for_ends(&mut state);
@@ -345,22 +354,23 @@ impl StreamStamps {
             let Some(end) = watched.written else {
                 return true;
             };
-            let write = self.leg.write_until(end);
+            let write = self.leg.write_until(end).or(watched.write);
             // Its stamp comes at once, or with the next look; or never.
             let is_missing = write.is_some_and(|write| write.is_awaited());
             if is_missing && !watched.is_late && !is_over {
                 watched.is_late = true;
                 return true;
             }
-            replied.extend(watched.reply.take().map(|reply| (reply, write)));
+            let held_up = watched.held_up;
+            replied.extend(watched.reply.take().map(|reply| (reply, write, held_up)));
             false
         });
         state.has_ends = state.watched.iter().any(|watched| watched.end.is_some());
         self.forget_writes(&state);
         self.settle(&state);
         drop(state);
-        for (mut reply, write) in replied {
-            reply.replied(write);
+        for (mut reply, write, held_up) in replied {
+            reply.replied(write, held_up);
         }
     }
 

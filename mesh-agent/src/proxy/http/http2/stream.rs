@@ -13,7 +13,7 @@ use crate::proxy::http::{
     exchange::{Tunnel, exchange},
     headers,
     request_body::RequestBody,
-    session::Session,
+    session::{Session, Stamps},
 };
 
 /// Answers a request.
@@ -42,7 +42,7 @@ async fn answer(
         client.unless_reset(answered).await
     };
     match answered {
-        Some((response, tunnel)) => reply(client, response, tunnel, is_head).await,
+        Some((response, tunnel)) => reply(session, client, response, tunnel, is_head).await,
         // The client has given up, and the tries have ended with that.
         None => Ok(()),
     }
@@ -50,6 +50,7 @@ async fn answer(
 
 /// Sends the answer, and what is left of the request.
 async fn reply(
+    session: &Session,
     client: Waiting,
     response: Response<AnswerBody>,
     tunnel: Option<Tunnel>,
@@ -69,6 +70,9 @@ async fn reply(
     drop(client);
     if !is_all {
         let mut sending = Sending::new(stream, body);
+        if let Stamps::Streams(stamps) = &session.stamps {
+            sending = sending.tell(Arc::clone(stamps));
+        }
         poll_fn(|context| {
             let sent = sending.poll(context);
             if sent.is_pending() {

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{Detail, Measured, Phase, Side};
 use crate::{
-    latency::{Account, Book, Leg, TcpInfo, Waypoints},
+    latency::{Account, Arrival, Book, Leg, TcpInfo, Waypoints},
     proxy::http::{hearing::Hearing, http2::StreamStamps, receipts::Receipts},
 };
 
@@ -52,14 +52,17 @@ impl Measured {
             account: Some(Account::of(book, &pod, &destination, endpoint, now)),
             status: 200,
             tries: 1,
-            way: Waypoints::default(),
+            way: Waypoints {
+                answered_first: Arrival::now(None),
+                ..Waypoints::default()
+            },
             info: TcpInfo::default(),
             resent: 0,
             is_whole: true,
             detail: Some(Box::new(Detail {
                 method: Method::GET,
                 path: path.into(),
-                trace_id: None,
+                trace: None,
             })),
             upstream: Some(Hearing::Connection(server, message, false)),
             phase: Phase::Begun,

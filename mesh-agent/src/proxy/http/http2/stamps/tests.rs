@@ -142,7 +142,7 @@ fn book(share: f64) -> Arc<Book> {
 
 /// Requests come: of those that are measured it is known when.
 async fn check_requests(all: Interleaved, pieces: Vec<usize>, share: f64, seed: u64) {
-    let stamps = StreamStamps::of_client(book(share), Arc::default());
+    let stamps = StreamStamps::of_client(book(share), &Sampler::default());
     let mut connection = Connection::new(stamps, seed).await;
     let mut watched: HashSet<u32> = HashSet::new();
     let mut forgotten: HashSet<u32> = HashSet::new();
@@ -155,7 +155,9 @@ async fn check_requests(all: Interleaved, pieces: Vec<usize>, share: f64, seed: 
         for places in &all.places {
             let stream = places.stream;
             let has_begun = places.heads[0] <= connection.taken;
-            let is_watched = connection.stamps.is_for(stream, &Sampler::default());
+            let is_watched = connection
+                .stamps
+                .is_for(stream, &Sampler::default(), Instant::now());
             if is_watched && watched.insert(stream) {
                 assert!(has_begun, "it has not begun");
             }
@@ -184,11 +186,15 @@ async fn check_requests(all: Interleaved, pieces: Vec<usize>, share: f64, seed: 
 /// Answers go out: each was there with the write that its end went with.
 async fn check_replies(requests: Vec<u32>, all: Interleaved, pieces: Vec<usize>, seed: u64) {
     let book = book(1.0);
-    let stamps = StreamStamps::of_client(Arc::clone(&book), Arc::default());
+    let stamps = StreamStamps::of_client(Arc::clone(&book), &Sampler::default());
     let mut connection = Connection::new(stamps, seed).await;
     for stream in requests {
         connection.receive(&Message::head(stream).bytes()).await;
-        assert!(connection.stamps.is_for(stream, &Sampler::default()));
+        assert!(
+            connection
+                .stamps
+                .is_for(stream, &Sampler::default(), Instant::now())
+        );
     }
     // What becomes of each is known before its end is written.
     let mut left = &all.bytes[..];
@@ -237,11 +243,11 @@ async fn check_replies(requests: Vec<u32>, all: Interleaved, pieces: Vec<usize>,
     let (told, left) = (book.counts().stamps, connection.stamps.leg().take_counts());
     assert_eq!(told.matched + left.matched, connection.stamped);
     assert_eq!(told.unmatched + left.unmatched, 0);
-    assert!(
-        all.places
-            .iter()
-            .all(|it| !connection.stamps.is_for(it.stream, &Sampler::default()))
-    );
+    assert!(all.places.iter().all(|it| !connection.stamps.is_for(
+        it.stream,
+        &Sampler::default(),
+        Instant::now()
+    )));
 }
 
 /// Requests go to a server, and its answers come.

@@ -1,6 +1,9 @@
 //! The streams of a connection whose packets are looked at, and what is known of each.
 
-use crate::{latency::Arrival, proxy::http::measured::Measured};
+use crate::{
+    latency::{Arrival, Nanos, Write},
+    proxy::http::measured::{HeldUp, Measured},
+};
 
 /// Streams that are watched at once.
 pub(super) const MOST: usize = 256;
@@ -32,12 +35,16 @@ pub(super) struct Watched {
     pub(super) end: Option<u64>,
     /// Where the write ends that it went with.
     pub(super) written: Option<u64>,
+    /// What was known of that then: others may push it out of what the connection remembers.
+    pub(super) write: Option<Write>,
     /// Its stamp was looked for once.
     pub(super) is_late: bool,
     /// A request whose answer is being written.
     pub(super) reply: Option<Box<Measured>>,
     /// Stamps of its whole way are wanted.
     pub(super) is_whole: bool,
+    /// By the peer's window.
+    pub(super) held_up: HeldUp,
 }
 
 impl Watched {
@@ -50,9 +57,14 @@ impl Watched {
             last: None,
             end: None,
             written: None,
+            write: None,
             is_late: false,
             reply: None,
             is_whole,
+            held_up: HeldUp {
+                nanos: 0,
+                until: Nanos(0),
+            },
         }
     }
 

@@ -19,7 +19,7 @@ impl Resets {
     /// Requests come on these streams, and are all measured.
     async fn new(streams: &[u32]) -> Self {
         let book = book(1.0);
-        let stamps = StreamStamps::of_client(Arc::clone(&book), Arc::default());
+        let stamps = StreamStamps::of_client(Arc::clone(&book), &Sampler::default());
         let mut connection = Connection::new(stamps, 1).await;
         for stream in streams {
             connection.receive(&Message::head(*stream).bytes()).await;
@@ -30,7 +30,7 @@ impl Resets {
     /// The answer to the request on `stream` has come from its server.
     fn answered(&self, stream: u32) {
         let stamps = &self.connection.stamps;
-        assert!(stamps.is_for(stream, &Sampler::default()));
+        assert!(stamps.is_for(stream, &Sampler::default(), Instant::now()));
         let path = format!("/{stream}");
         let measured = Measured::of_stream(&self.book, stamps, stream, &path);
         Box::new(measured).ended();
