@@ -5,7 +5,8 @@ seconds; or reads nothing more, if that has a body.
 `client ADDRESS CASE`: asks once, prints `begun`, and then, until there is nothing more to read from standard input
 `flood`   asks again and reads nothing
 `stall`   sends a body, as long as there is room
-`leave`   asks again, reads until the other end says that it is going away, prints `heard`, and reads nothing more"""
+`leave`   asks again, reads until the other end says that it is going away, prints `heard`, and reads nothing more
+`slow`    has the usual window, asks again, reads the answer 200 ms after it began, and prints `read`"""
 
 import socket
 import sys
@@ -58,19 +59,27 @@ def server(address, length, seconds):
 def client(address, case):
     family, address = parse(address)
     connection = socket.socket(family)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
+    is_slow = case == "slow"
+    if not is_slow:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
     connection.connect(address)
     connection.sendall(PREFACE)
-    peer = Peer(connection, window=MOST_WINDOW)
+    peer = Peer(connection, window=0 if is_slow else MOST_WINDOW)
     peer.begin(1, GET, end=True)
     while not peer.next()[1] & END_STREAM:
         pass
     print("begun", flush=True)
-    if case in ("flood", "leave"):
+    if case in ("flood", "leave", "slow"):
         peer.begin(3, GET, end=True)
     if case == "stall":
         peer.begin(3, POST)
         threading.Thread(target=upload, args=[peer], daemon=True).start()
+    if is_slow:
+        peer.next()
+        time.sleep(0.2)
+        while not peer.next()[1] & END_STREAM:
+            pass
+        print("read", flush=True)
     if case == "leave":
         # Which comes with the news.
         while peer.read()[0] != PING:

@@ -19,13 +19,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Kernels that CI runs: that of Debian 12 and of Debian 13, both with long support.
-const KERNELS: [&str; 2] = ["6.1", "6.12"];
+const KERNELS: [&str; 2] = [OLDEST, "6.12"];
+const OLDEST: &str = "6.1";
 
 /// One that is too old, and must be told so.
 const TOO_OLD: &str = "5.10";
 
 /// The kernel that has the driver of the emulated cards, from the smaller of the packages.
-const KERNEL_WITH_DRIVERS: &str = "6.1";
+const KERNEL_WITH_DRIVERS: &str = OLDEST;
 
 /// The tests that need a network card with a clock.
 const CARD_TESTS: &[&str] = &["hardware::"];
@@ -49,6 +50,9 @@ const TESTS: &[&str] = &[
     "inbound::so_they",
     "inbound::without",
     "kernels::",
+    // Where bytes are counted from is another before 6.2.
+    "latency::lost",
+    "latency::matching::pipelined",
     "limits::a_full_map",
     "original_dst::",
     "pod_sockets::",
@@ -56,6 +60,22 @@ const TESTS: &[&str] = &[
     "untouched::excluded",
     "untouched::loopback",
     "verbs::check_says",
+];
+
+/// Of those, what CI runs on kernels between the oldest and its own, which have all: each hook and family once.
+const FEWER_TESTS: &[&str] = &[
+    "capture::curl",
+    "connecting::an_ipv6",
+    "crash::a_bystander",
+    "dns::one_socket",
+    "inbound::a_socket",
+    "inbound::captured",
+    "inbound::so_they",
+    "kernels::",
+    "original_dst::",
+    "pod_sockets::sockets_that_pass",
+    "udp::",
+    "untouched::excluded",
 ];
 
 /// Memory of a machine, MiB.
@@ -126,9 +146,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 pub fn run_all(agent: &Path) -> Result<()> {
     let root = root::build(agent)?;
     let mut passed = true;
+    let tests_on = |kernel| {
+        if kernel == OLDEST { TESTS } else { FEWER_TESTS }
+    };
     let runs = KERNELS
         .iter()
-        .map(|&kernel| (kernel, TESTS))
+        .map(|&kernel| (kernel, tests_on(kernel)))
         .chain([(TOO_OLD, ["kernels::"].as_slice())]);
     for (kernel, filters) in runs {
         let tests = Tests {
