@@ -4,6 +4,7 @@
 //! `cargo xtask vm --card`: `MESH_TEST_CARDS` names two interfaces, whose driver stamps every packet that is
 //! sent, but of those received only PTP's. What the stamps are is tested in `mesh-agent/tests/card`.
 
+mod elsewhere;
 mod late;
 
 use std::env;

@@ -21,6 +21,8 @@ const MOST: usize = 256;
 const MOST_FOR_CARD: usize = 8;
 /// If so many have none, none will.
 const ENOUGH_FOR_CARD: u32 = 64;
+/// Sooner it is not TCP that sends it again, but a bridge that hands it on to the next device, which stamps it, too.
+const AGAIN: Duration = Duration::from_millis(1);
 /// After so long the kernel's stamp of a write that left has come, or never will.
 const KERNEL_LATE: Duration = Duration::from_secs(1);
 /// The same of a card's.
@@ -199,9 +201,11 @@ impl TransmitLog {
                 // One message each, or one with both.
                 let by_card = take(&mut write.sent_by_card, hardware);
                 let is_new = take(&mut write.sent, software) || by_card;
-                if !is_new && software.is_some() {
-                    write.sent_again = software;
-                }
+                let is_again = |at: &Nanos| {
+                    let first = write.sent.is_some_and(|sent| at.after(sent) >= AGAIN);
+                    !is_new && first
+                };
+                write.sent_again = software.filter(is_again).or(write.sent_again);
                 is_new
             }
         };
@@ -274,6 +278,20 @@ mod tests {
         assert_eq!(write.sent, Some(Nanos(2)));
         assert_eq!(write.sent_by_card, Some(HardwareNanos(7)));
         assert_eq!(log.take_counts().matched, 2);
+    }
+
+    #[test]
+    fn what_is_handed_on_by_a_bridge_is_not_sent_again() {
+        let mut log = TransmitLog::default();
+        log.wrote(10, Nanos(1), Asked::SENT);
+        let again = |log: &TransmitLog| log.last_since(0).and_then(|write| write.sent_again);
+        for (at, expected) in [(2, None), (3_000, None), (200_000_000, Some(200_000_000))] {
+            log.stamped(stamp(Moment::Sent, 10, at));
+            assert_eq!(again(&log), expected.map(Nanos));
+        }
+        log.stamped(stamp(Moment::Sent, 10, 600_000_000));
+        assert_eq!(again(&log), Some(Nanos(600_000_000)), "the last time");
+        assert_eq!(log.last_since(0).unwrap().sent, Some(Nanos(2)));
     }
 
     /// Over a loopback device, or past a card that stamps one packet at a time.

@@ -24,7 +24,8 @@ fn ensure_lost(trace: &Value) -> Result<()> {
         again - first
     ));
     ensure!(AGAIN.contains(&network), "{trace}");
-    ensure!((5_000.0..30_000.0).contains(&server), "{trace}");
+    // Less by what the shortest round trip is too long, on a machine that is emulated.
+    ensure!((2_500.0..40_000.0).contains(&server), "{trace}");
     ensure!((network - (again - first)).abs() < 20_000.0, "{trace}");
     ensure!(trace["resent"].as_u64() >= Some(1), "{trace}");
     Ok(())

@@ -10,10 +10,12 @@ mod page;
 mod prometheus;
 mod server_time;
 mod shown;
+mod slow_reader;
 mod terminal;
 mod truth;
 mod tunnels;
 mod used;
+mod waited_for;
 mod ways;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use mesh_tests::{Agent, Node, Scenario, say};
 use serde_json::Value;
 
-use super::{BOUND, Exact};
+use super::{BOUND, EVERY, Exact, traces};
 use crate::peers::{SERVER, at};
 
 /// Both times, and what was seen of an agent that goes by it.
@@ -156,6 +156,64 @@ fn nor_does_it_put_off_hedges_that_go_by_it() {
             server == u64::from(AFTER),
             "{server} after 200 ms of some 50"
         );
+        Ok(())
+    });
+}
+
+/// Two tries are under way when the agent is stopped: what is known of the one that is given up is that it took longer than
+/// the other.
+#[test]
+fn nor_is_who_was_given_up_slower_for_it() {
+    const AFTER: usize = 20;
+    let policy = "{measure: server, retries: {attempts: 0, hedge: {after: 50ms}}}";
+    Scenario::default().alone().run(|node| {
+        let exact = Exact::new(node)?;
+        let servers = [("a", at(SERVER, 8081)), ("b", at(SERVER, 8082))];
+        let mut processes = Vec::new();
+        for (name, address) in &servers {
+            let mut server = (exact.server).spawn_python("http_server.py", [name, &**address])?;
+            server.wait_stdout("ready", BOUND)?;
+            processes.push(server);
+        }
+        let addresses = servers.each_ref().map(|(_, address)| &**address);
+        for stops in [false, true] {
+            let agent = node.agent(&exact.config_of(node, &addresses, EVERY, policy))?;
+            exact.ask("/slow?ms=20", 10, &[])?;
+            let stop = format!("stop_after={}:75000:600000", agent.pid());
+            let options = if stops { vec![&*stop] } else { vec![] };
+            exact.ask("/slow?ms=100", 1, &options)?;
+            let hedged = traces(node, 11)?[10].clone();
+            ensure!(web(&agent)?["hedges"] == 1, "{hedged}");
+            exact.ask("/slow?ms=20", AFTER as u32, &[])?;
+            let after = traces(node, 11 + AFTER)?;
+            let is_same = |it: &&Value| it["endpoint"] == hedged["endpoint"];
+            let same = after[11..].iter().filter(is_same).count();
+            say(&format!(
+                "stopped: {stops}: {same} of {AFTER} to the one that answered"
+            ));
+            // The other is known to have taken half as long, by then.
+            ensure!(same <= AFTER / 4, "stopped: {stops}: {same}");
+            agent.terminate(BOUND)?;
+        }
+        Ok(())
+    });
+}
+
+/// The agent is stopped for longer than a try may take, and its answer comes meanwhile.
+#[test]
+fn an_answer_that_only_the_agent_was_too_late_for_is_in_time() {
+    Scenario::default().alone().run(|node| {
+        let exact = Exact::new(node)?;
+        for measure in ["total", "server"] {
+            let agent = agent(node, &exact, measure, "timeouts: {perTry: 150ms}")?;
+            let answers = exact.ask("/wait?us=50000", 10, &[&stop(&agent)])?;
+            let statuses = statuses(&answers);
+            ensure!(statuses == [200; 10], "measure: {measure}: {statuses:?}");
+            // What does not come is late all the same.
+            let late = exact.ask("/wait?us=400000", 2, &[])?;
+            ensure!(self::statuses(&late) == [504; 2], "{late:?}");
+            agent.terminate(BOUND)?;
+        }
         Ok(())
     });
 }

@@ -1,6 +1,6 @@
 //! Stages are used, not only shown.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, ensure};
 use mesh_tests::{scenario, wait_until};
 
 use super::{BOUND, EVERY, Exact, admin, stage};

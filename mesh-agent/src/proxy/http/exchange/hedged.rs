@@ -89,8 +89,11 @@ impl Exchange<'_> {
             if ended.is_hedge {
                 RequestCounters::count(&counters.hedges_won);
             }
+            // By the time that counts: the agent may have been late to read the answer.
+            let came = ended.begun + answered.took;
             for late in running {
-                destination.given_up(&late.endpoint, now.duration_since(late.begun), now);
+                let took = came.saturating_duration_since(late.begun);
+                destination.given_up(&late.endpoint, took, now);
             }
             return Ok(answered);
         }
