@@ -78,6 +78,13 @@ pub struct Heard {
     pub has_end: bool,
 }
 
+/// The first of what came back for a message.
+#[derive(Clone, Copy, Debug)]
+pub struct First {
+    /// How long after the message's last byte was at the device.
+    pub away: Option<Duration>,
+}
+
 /// From the last byte of a message at the device to the first byte of what came back.
 pub fn away(write: Option<Write>, first: Option<Arrival>) -> Option<Duration> {
     let (write, first) = (write?, first?);
@@ -196,13 +203,6 @@ impl Leg {
         self.log().as_ref()?.away(message)
     }
 
-    /// The same of the message under way.
-    pub(super) fn away_last(&self) -> Option<Duration> {
-        let log = self.log();
-        let log = log.as_ref()?;
-        away(log.last_write(), log.first)
-    }
-
     /// What came back for `message` has ended, and nothing of it is wanted any more: the last of it, and what became of
     /// stamps since this was asked last.
     pub fn end_of_answer(&self, message: Message) -> (Option<Arrival>, Counts) {
@@ -285,8 +285,8 @@ impl Leg {
         self.log().as_ref().is_some_and(|log| log.is_waiting)
     }
 
-    /// Something came in and was read just now. Whether it is the first since the message began.
-    pub fn arrived(&self, stamps: Option<Stamps>) -> bool {
+    /// Something came in and was read just now: the first since the message began, or not.
+    pub fn arrived(&self, stamps: Option<Stamps>) -> Option<First> {
         let arrival = Arrival::now(stamps);
         self.has_arrived.store(true, Ordering::Relaxed);
         self.log().get_or_insert_default().arrived(arrival)

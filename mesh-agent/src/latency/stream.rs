@@ -287,8 +287,11 @@ impl StampedStream {
             };
             match read {
                 Ok((count, stamps)) => {
-                    if is_stamped && count > 0 && self.leg.arrived(stamps) {
-                        self.take_way(self.leg.away_last());
+                    if is_stamped
+                        && count > 0
+                        && let Some(first) = self.leg.arrived(stamps)
+                    {
+                        self.take_way(first.away);
                     }
                     return Poll::Ready(Ok(()));
                 }

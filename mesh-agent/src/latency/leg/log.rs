@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Heard, away};
+use super::{First, Heard, away};
 use crate::latency::{
     clock::Nanos,
     control_messages::TransmitStamp,
@@ -121,14 +121,16 @@ impl Log {
         std::mem::replace(&mut self.resent, 0)
     }
 
-    /// Something came in. Whether it is the first since the message began.
-    pub(super) fn arrived(&mut self, arrival: Arrival) -> bool {
+    /// Something came in: the first since the message began, or not.
+    pub(super) fn arrived(&mut self, arrival: Arrival) -> Option<First> {
         self.last = Some(arrival);
-        let is_first = self.first.is_none();
-        if is_first {
-            self.first = Some(arrival);
+        if self.first.is_some() {
+            return None;
         }
-        is_first
+        self.first = Some(arrival);
+        Some(First {
+            away: away(self.last_write(), self.first),
+        })
     }
 
     /// Takes stamps with `take`, which says how many there were; and says so.
