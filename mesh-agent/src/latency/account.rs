@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    book::{Book, BookCounts, Key, Outcome},
+    book::{Book, Key, Outcome},
+    counts::BookCounts,
     series::Series,
     transmit_log::Counts,
 };

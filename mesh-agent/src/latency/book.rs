@@ -22,6 +22,7 @@ use super::account::Account;
 use super::{
     clock::Nanos,
     clock_steps::ClockSteps,
+    counts::{BookCounts, Totals},
     known_series::{KnownSeries, Pair},
     pace::Pace,
     sampler::{Rate, Sampler},
@@ -134,32 +135,6 @@ pub struct Book {
     totals: Arc<Totals>,
 }
 
-/// What became of stamps and measured requests, of all that was added to series.
-#[derive(Debug, Default)]
-pub(super) struct Totals {
-    matched: AtomicU64,
-    again: AtomicU64,
-    unmatched: AtomicU64,
-    measured: AtomicU64,
-    unfinished: AtomicU64,
-}
-
-impl Totals {
-    pub(super) fn add(&self, counts: BookCounts) {
-        for (all, new) in [
-            (&self.matched, counts.stamps.matched),
-            (&self.again, counts.stamps.again),
-            (&self.unmatched, counts.stamps.unmatched),
-            (&self.measured, counts.measured),
-            (&self.unfinished, counts.unfinished),
-        ] {
-            if new > 0 {
-                all.fetch_add(new, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
 impl Default for Book {
     fn default() -> Self {
         let since = Instant::now();
@@ -178,17 +153,6 @@ impl Default for Book {
             totals: Arc::default(),
         }
     }
-}
-
-/// What became of stamps and measured requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BookCounts {
-    /// Stamps.
-    pub stamps: Counts,
-    /// Requests whose measuring began.
-    pub measured: u64,
-    /// Of those, whose answers never ended.
-    pub unfinished: u64,
 }
 
 impl Book {
@@ -339,16 +303,7 @@ impl Book {
         for (_, series) in self.series() {
             series.settle();
         }
-        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        BookCounts {
-            stamps: Counts {
-                matched: get(&self.totals.matched),
-                again: get(&self.totals.again),
-                unmatched: get(&self.totals.unmatched),
-            },
-            measured: get(&self.totals.measured),
-            unfinished: get(&self.totals.unfinished),
-        }
+        self.totals.get()
     }
 
     /// Forgets series without requests.

@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    book::{Key, Totals},
+    book::Key,
+    counts::Totals,
     series::{Figures, Series},
 };
 

@@ -12,7 +12,8 @@ use hdrhistogram::Histogram;
 
 use super::{
     account::Account,
-    book::{Outcome, Totals},
+    book::Outcome,
+    counts::Totals,
     stages::{Source, Stage, Unclear},
 };
 

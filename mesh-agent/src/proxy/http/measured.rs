@@ -1,26 +1,29 @@
 //! A request whose packets are measured.
 
+mod detail;
+#[cfg(test)]
+mod fixture;
+mod side;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Request, Response};
 
+use self::{detail::Detail, side::Side};
 use super::{
     body::AnswerBody,
     hearing::Hearing,
-    http2::{StreamStamps, Waiting},
-    observed::trace_of,
-    receipts::Receipts,
+    http2::Waiting,
     session::{Session, Stamps},
 };
 use crate::{
     latency::{
-        Account, Answered, Arrival, Heard, Leg, Nanos, Outcome, Stage, Stages, Stamp, TcpInfo,
-        Trace, TracePath, Unclear, Waypoints, Write, whole_way,
+        Account, Answered, Heard, Leg, Nanos, Outcome, Stage, Stages, Stamp, TcpInfo, Trace,
+        Unclear, Waypoints, Write, whole_way,
     },
-    policy::trace_context::Caller,
     proxy::destinations::{Destination, Endpoint},
 };
 
@@ -50,24 +53,6 @@ pub struct Measured {
     phase: Phase,
 }
 
-/// What else is remembered of a request.
-#[derive(Debug)]
-struct Detail {
-    method: Method,
-    path: TracePath,
-    trace: Option<Caller>,
-}
-
-impl Detail {
-    fn of<B>(request: &Request<B>) -> Box<Self> {
-        Box::new(Self {
-            method: request.method().clone(),
-            path: request.uri().path().into(),
-            trace: trace_of(request.headers()),
-        })
-    }
-}
-
 /// For how long an answer waited for its client's window.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeldUp {
@@ -88,32 +73,6 @@ enum Phase {
     Replying { is_stream: bool },
     /// It is in the book.
     Told,
-}
-
-/// Where a request came from.
-#[derive(Debug)]
-enum Side {
-    /// By its number on the connection.
-    Http1(Arc<Receipts>, u64),
-    /// By its stream.
-    Http2(Arc<StreamStamps>, u32),
-}
-
-impl Side {
-    fn leg(&self) -> &Arc<Leg> {
-        match self {
-            Self::Http1(receipts, _) => receipts.leg(),
-            Self::Http2(stamps, _) => stamps.leg(),
-        }
-    }
-
-    /// When its first byte came, and its last, if that has come.
-    fn look(&self) -> Option<(Arrival, Option<Arrival>)> {
-        match self {
-            Self::Http1(receipts, number) => receipts.look(*number),
-            Self::Http2(stamps, stream) => stamps.received(*stream),
-        }
-    }
 }
 
 impl Measured {
@@ -428,6 +387,3 @@ impl Drop for Measured {
         }
     }
 }
-
-#[cfg(test)]
-mod fixture;
