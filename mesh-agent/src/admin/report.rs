@@ -128,18 +128,6 @@ impl Report {
         latency::latency(self.pods.latency())
     }
 
-    /// The next requests to a destination are measured, or to all of them; of DNS those of `pod` only, if it is given.
-    pub fn measure_next(&self, pod: Option<&str>, destination: Option<&str>, count: u32) {
-        if destination.is_none_or(|name| name == proxy::DNS_DESTINATION) {
-            self.pods.measure_next_queries(pod, count);
-        }
-        let all = self.pods.destinations().list().into_iter();
-        let all = all.chain(self.pods.servers());
-        for one in all.filter(|one| destination.is_none_or(|name| *name == *one.name)) {
-            one.sampler.want(count);
-        }
-    }
-
     /// Answer to `/connections`: what the agent knows of each, and what the kernel half does.
     pub fn connections(&self) -> Vec<Connection> {
         let processes: HashMap<(u64, SocketAddr, SocketAddr), u32> = self

@@ -132,11 +132,12 @@ async fn traces(
     const MOST: usize = 20;
     answer(move || {
         let (pod, destination) = (which.pod.as_deref(), which.destination.as_deref());
-        if let Some(next) = which.next {
-            report.measure_next(pod, destination, next);
-        }
+        // First: what nobody waits for is not measured.
         if which.waiting || which.next.is_some() {
             report.pods.latency().is_waited_for();
+        }
+        if let Some(next) = which.next {
+            report.pods.measure_next(pod, destination, next);
         }
         latency::traces(
             report.pods.latency(),

@@ -31,7 +31,8 @@ impl ClockSteps {
         }
     }
 
-    /// Whether it was set since `begun`. `look` says what both clocks say now.
+    /// Whether it was noticed since `begun` that it was set: that may have been before, while nobody looked, once for each
+    /// time. `look` says what both clocks say now.
     pub fn are_any(&self, begun: Instant, look: impl Fn() -> (Instant, Nanos)) -> bool {
         let (now, ahead) = self.ahead(look());
         let known = self.ahead.load(Ordering::Relaxed);

@@ -122,6 +122,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::latency::{Account, Book, Outcome, Source, Stages, TcpInfo};
 
@@ -187,18 +189,27 @@ mod tests {
         let begun = Instant::now();
         let kept = begun + IDLE;
         measured(&book, "web", 0, kept);
+        let book = &book;
+        let looks = AtomicU64::new(0);
         std::thread::scope(|scope| {
-            let seen = scope.spawn(|| {
+            let looks = &looks;
+            let seen = scope.spawn(move || {
                 let mut most = 0;
                 while most < 500 {
-                    let (now, _) = count(&book, "web").unwrap_or_default();
+                    let (now, _) = count(book, "web").unwrap_or_default();
                     assert!(now >= most, "{most}, then {now}");
                     most = now;
+                    looks.fetch_add(1, Ordering::Relaxed);
                 }
             });
             for number in 1..500 {
-                measured(&book, "web", number, begun);
+                measured(book, "web", number, begun);
                 book.sweep(kept);
+                // Somebody looks between each two, too.
+                let before = looks.load(Ordering::Relaxed);
+                while number < 499 && looks.load(Ordering::Relaxed) == before {
+                    std::thread::yield_now();
+                }
             }
             seen.join().unwrap();
         });

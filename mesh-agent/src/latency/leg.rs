@@ -312,9 +312,8 @@ impl Leg {
             return true;
         };
         let now = Nanos::now();
-        if log.transmit.has_no_card() {
-            self.has_no_card.store(true, Ordering::Relaxed);
-        }
+        let has_no_card = log.transmit.has_no_card();
+        self.has_no_card.store(has_no_card, Ordering::Relaxed);
         // Others never came.
         let missing = log.transmit.missing(now);
         self.untaken.store(missing, Ordering::Relaxed);

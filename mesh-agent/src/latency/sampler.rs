@@ -69,11 +69,12 @@ impl Sampler {
     }
 
     fn permits(&self, rate: Rate, now: Duration) -> bool {
-        let second = now.as_secs();
         if rate.share <= 0.0 {
             return false;
         }
         let seen = self.second.load(Ordering::Relaxed);
+        // Another thread may have looked at the clock later.
+        let second = now.as_secs().max(seen >> 32);
         let candidates = if seen >> 32 == second {
             seen as u32
         } else {
@@ -97,6 +98,13 @@ impl Sampler {
             self.last.store(millis(now), Ordering::Relaxed);
         }
         true
+    }
+
+    /// Nobody waits any more.
+    pub fn unwant(&self) {
+        if self.is_wanted() {
+            self.wanted.store(0, Ordering::Relaxed);
+        }
     }
 
     /// The next `count` are chosen.

@@ -291,15 +291,18 @@ pub struct TcpInfo {
     pub least_rtt: Duration,
     /// Segments that were sent again.
     pub retransmits: u32,
+    /// Of those, the peer says that it had got them before (RFC 2883).
+    pub needless: u32,
 }
 
 /// Asks for it.
 pub fn tcp_info(socket: &impl AsRawFd) -> io::Result<TcpInfo> {
-    /// Where `tcpi_rtt`, `tcpi_total_retrans` and `tcpi_min_rtt` are.
+    /// Where `tcpi_rtt`, `tcpi_total_retrans`, `tcpi_min_rtt` and `tcpi_dsack_dups` are.
     const RTT: usize = 68;
     const RETRANSMITS: usize = 100;
     const LEAST_RTT: usize = 148;
-    let mut info = [0_u8; 152];
+    const NEEDLESS: usize = 216;
+    let mut info = [0_u8; 220];
     let mut length = info.len() as libc::socklen_t;
     // SAFETY: both pointers are live and the length is that of the array.
     let result = unsafe {
@@ -328,5 +331,6 @@ pub fn tcp_info(socket: &impl AsRawFd) -> io::Result<TcpInfo> {
             micros(LEAST_RTT)
         },
         retransmits: field(RETRANSMITS),
+        needless: field(NEEDLESS),
     })
 }

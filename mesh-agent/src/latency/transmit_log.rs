@@ -3,7 +3,8 @@
 //! The kernel names the last byte of each stamped write, counted from when stamps were asked for, modulo 2^32
 //! (`SOF_TIMESTAMPING_OPT_ID_TCP`). A segment that is sent again is stamped again, a write may be taken in
 //! part, and two writes that go out as one segment have one stamp, that of the last. So the log keeps what was
-//! written, takes the first stamp of each kind, and asks for the last write of a message.
+//! written, takes the first stamp of each kind, and of what is sent again the last, too; and asks for the last write of a
+//! message.
 
 use std::{collections::VecDeque, ops::AddAssign, time::Duration};
 
@@ -165,6 +166,13 @@ impl TransmitLog {
         self.done = write.end;
         if write.lacks_card() {
             self.without_card = self.without_card.saturating_add(1);
+        }
+    }
+
+    /// What was sent again was so for nothing.
+    pub fn forget_again(&mut self) {
+        for write in &mut self.writes {
+            write.sent_again = None;
         }
     }
 

@@ -23,10 +23,10 @@ use super::{
 use crate::{
     config::{Agent, Config, Pod},
     kernel::Maps,
-    latency::{Book, Rate},
+    latency::{Book, Rate, Sampler},
     proxy::{
-        ConnectionStatus, Connections, Destination, Destinations, DetectionCounters, HealthChecks,
-        Hosts, Shared, SharedRates,
+        ConnectionStatus, Connections, DNS_DESTINATION, Destination, Destinations,
+        DetectionCounters, HealthChecks, Hosts, Shared, SharedRates,
     },
     telemetry::Telemetry,
 };
@@ -142,6 +142,10 @@ impl PodSet {
         let now = std::time::Instant::now();
         self.destinations().sweep(now);
         self.latency().sweep(now);
+        if !self.latency().is_awaited() {
+            // Who waited has gone.
+            self.each_sampler(|_, _, sampler| sampler.unwant());
+        }
         if pods.iter().any(|pod| captures_inbound(pod)) {
             self.maps.prune_servers();
         }
@@ -180,14 +184,31 @@ impl PodSet {
         self.members().iter().flat_map(Member::servers).collect()
     }
 
-    /// The next `count` DNS queries of `pod`, or of all pods, are measured.
-    pub fn measure_next_queries(&self, pod: Option<&str>, count: u32) {
-        let members = self.members();
-        let meant = members
-            .iter()
-            .filter(|it| pod.is_none_or(|pod| *pod == *it.pod.name));
-        for proxy in meant.filter_map(Member::proxy) {
-            proxy.resolver.measure_next(count);
+    /// The next `count` requests to a destination are measured, or to all of them; of DNS queries those of `pod` only, if
+    /// it is given.
+    pub fn measure_next(&self, pod: Option<&str>, destination: Option<&str>, count: u32) {
+        self.each_sampler(|asks, name, sampler| {
+            let is_of_pod = asks.is_none_or(|asks| pod.is_none_or(|pod| pod == asks));
+            if is_of_pod && destination.is_none_or(|destination| destination == name) {
+                sampler.want(count);
+            }
+        });
+    }
+
+    /// What decides which requests are measured: whose they are, if they are of one pod only, and where they go.
+    fn each_sampler(&self, mut each: impl FnMut(Option<&str>, &str, &Sampler)) {
+        let destinations = self.destinations().list().into_iter();
+        for destination in destinations.chain(self.servers()) {
+            each(None, &destination.name, &destination.sampler);
+        }
+        for member in self.members().iter() {
+            if let Some(proxy) = member.proxy() {
+                each(
+                    Some(&member.pod.name),
+                    DNS_DESTINATION,
+                    proxy.resolver.sampler(),
+                );
+            }
         }
     }
 

@@ -148,6 +148,10 @@ impl Log {
     /// What the kernel says of the connection.
     pub(super) fn informed(&mut self, info: TcpInfo) {
         self.resent += info.retransmits.saturating_sub(self.info.retransmits);
+        if info.needless > self.info.needless {
+            // Not lost: acknowledgements were held back for longer than TCP waits for them.
+            self.transmit.forget_again();
+        }
         self.info = info;
     }
 

@@ -44,10 +44,10 @@ impl Queries {
         if message.len() < HEADER {
             return add(&counters.dropped);
         }
-        let (book, sampler) = (&self.pod.latency, &self.pod.resolver.sampler);
+        let (book, sampler) = (&self.pod.latency, self.pod.resolver.sampler());
         let stamps = book
             .chooses(sampler, Instant::now())
-            .then(|| DnsStamps::new(sampler.served()));
+            .then(|| DnsStamps::new(sampler.is_wanted()));
         let message = message.to_vec();
         let pod = Arc::clone(&self.pod);
         tokio::spawn(async move {
@@ -66,7 +66,7 @@ impl Queries {
             };
             let answered = answer.and_then(|answer| asked.answer(&answer));
             if let (Some(stamps), Some(query)) = (&stamps, &query) {
-                stamps.tell(&pod.latency, &pod.servers.pod(), server, query, came);
+                stamps.tell(&pod, server, query, came);
             }
             if let Err(error) = answered {
                 tracing::debug!(

@@ -38,8 +38,7 @@ pub struct Resolver {
     hosts: SharedHosts,
     state: Mutex<State>,
     counters: DnsCounters,
-    /// Which queries are measured.
-    pub(super) sampler: Sampler,
+    sampler: Sampler,
 }
 
 #[derive(Debug)]
@@ -69,9 +68,9 @@ impl Resolver {
         }
     }
 
-    /// The next `count` queries are measured.
-    pub fn measure_next(&self, count: u32) {
-        self.sampler.want(count);
+    /// Decides which of the pod's queries are measured.
+    pub const fn sampler(&self) -> &Sampler {
+        &self.sampler
     }
 
     /// What became of the pod's queries.

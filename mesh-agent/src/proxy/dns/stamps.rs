@@ -13,10 +13,10 @@ use tokio::{io::Interest, net::UdpSocket};
 use super::query::Query;
 use crate::{
     latency::{
-        self, Account, Arrival, Asked, Book, Nanos, Outcome, Source, Stages, Stamp, TcpInfo, Trace,
+        self, Account, Arrival, Asked, Nanos, Outcome, Source, Stages, Stamp, TcpInfo, Trace,
         TransmitLog, Waypoints, whole_way,
     },
-    proxy::scratch::with_scratch,
+    proxy::{pod_proxy::PodProxy, scratch::with_scratch},
 };
 
 /// The destination whose figures are those of DNS.
@@ -92,15 +92,9 @@ impl DnsStamps {
         self.lock().answered = None;
     }
 
-    /// The app has its answer: tells `book` where the time went, if a server was asked.
-    pub fn tell(
-        &self,
-        book: &Arc<Book>,
-        pod: &Arc<str>,
-        server: SocketAddr,
-        query: &Query,
-        came: Arrival,
-    ) {
+    /// The app has its answer: tells where the time went, if a server was asked.
+    pub fn tell(&self, asks: &PodProxy, server: SocketAddr, query: &Query, came: Arrival) {
+        let (book, pod, sampler) = (&asks.latency, &asks.servers.pod(), asks.resolver.sampler());
         let now = Nanos::now();
         let mut stamped = self.lock();
         book.count(stamped.transmit.take_counts());
@@ -138,7 +132,9 @@ impl DnsStamps {
         let account = Account::of(book, pod, &DNS, server, now);
         account.begun();
         account.add(outcome, now);
-        if whole_way::is_turn(now) || self.is_wanted {
+        // Not before: what the agent knows itself is none that somebody waits for.
+        let is_wanted = self.is_wanted && sampler.served();
+        if whole_way::is_turn(now) || is_wanted {
             book.remember(Trace {
                 key: account.key().clone(),
                 method: method(),

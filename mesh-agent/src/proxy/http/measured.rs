@@ -285,11 +285,8 @@ impl Measured {
         let way = &mut self.way;
         let blocked = self.client.blocked().saturating_sub(self.blocked_before);
         // Before that it was the server that was waited for, or the client in vain.
-        let held_up = if held_up.until > way.answered_last.read {
-            held_up.nanos
-        } else {
-            0
-        };
+        let since_then = held_up.until.after(way.answered_last.read).as_nanos() as u64;
+        let held_up = held_up.nanos.min(since_then);
         way.blocked = blocked.max(held_up);
         let now = Nanos::now();
         let at_once = Stamp {

@@ -92,8 +92,9 @@ impl Exchange<'_> {
             // By the time that counts: the agent may have been late to read the answer.
             let came = ended.begun + answered.took;
             for late in running {
-                let took = came.saturating_duration_since(late.begun);
-                destination.given_up(&late.endpoint, took, now);
+                // Nor was the connection's time the server's.
+                let until = if came > late.begun { came } else { now };
+                destination.given_up(&late.endpoint, until.duration_since(late.begun), now);
             }
             return Ok(answered);
         }

@@ -40,17 +40,15 @@ pub struct StreamStamps {
 impl StreamStamps {
     /// Of a client's connection: some of its requests are measured. `sampler` is of where they probably go.
     pub fn of_client(book: Arc<Book>, sampler: &Sampler) -> Self {
-        let gap = if book.is_due(sampler, Instant::now()) {
-            0
-        } else {
-            book.gap()
-        };
+        let (is_due, gap) = (book.is_due(sampler, Instant::now()), book.gap());
         let stamps = Self {
             chooser: Some(book),
             ..Self::default()
         };
-        stamps.state().gap = gap;
-        stamps.settle(&stamps.state());
+        let mut state = stamps.state();
+        (state.is_due, state.gap) = (is_due, gap);
+        stamps.settle(&state);
+        drop(state);
         stamps
     }
 
@@ -59,14 +57,14 @@ impl StreamStamps {
         &self.leg
     }
 
-    /// The next request is to be measured, if that is due to a destination; asked for each request.
+    /// If one is due to a destination its next request is to be measured; asked for each request.
     pub fn look(&self, sampler: &Sampler, now: Instant) {
         let Some(book) = &self.chooser else {
             return;
         };
         if book.is_due(sampler, now) {
             let mut state = self.state();
-            state.gap = 0;
+            state.is_due = true;
             self.settle(&state);
         }
     }
@@ -90,8 +88,15 @@ impl StreamStamps {
             return false;
         };
         let is_chosen = !std::mem::take(&mut watched.is_tentative);
-        let permits = |book: &Arc<Book>| is_chosen && book.takes(sampler, now);
-        let is_measured = sampler.is_wanted() || self.chooser.as_ref().is_some_and(permits);
+        let permits = |book: &Arc<Book>| {
+            let is_due = book.is_due(sampler, now);
+            (is_chosen || is_due) && book.takes(sampler, now)
+        };
+        let is_measured = self.chooser.as_ref().is_some_and(permits);
+        if is_measured {
+            // Of another destination that is due somebody will say so again.
+            state.is_due = false;
+        }
         drop(state);
         if !is_measured {
             self.forget(stream);
@@ -234,7 +239,7 @@ impl StreamStamps {
                     state.gap = book.gap();
                     state.watch(stream, false);
                 }
-                if is_awaited && is_new && state.find(stream).is_none() {
+                if (is_awaited || state.is_due) && is_new && state.find(stream).is_none() {
                     state.watch(stream, false).is_tentative = true;
                 }
                 if let Some(watched) = state.find(stream) {
@@ -378,7 +383,7 @@ impl StreamStamps {
     fn settle(&self, state: &State) {
         let is_watching = !state.watched.is_empty();
         self.is_watching.store(is_watching, Ordering::Relaxed);
-        let is_near = self.chooser.is_some() && state.gap <= AHEAD;
+        let is_near = self.chooser.is_some() && (state.is_due || state.gap <= AHEAD);
         self.leg
             .set_receiving(is_watching || is_near || self.is_awaited());
     }

@@ -11,6 +11,8 @@ pub(super) const MOST: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) watched: Vec<Watched>,
+    /// One is due to some destination: the next request may be to that.
+    pub(super) is_due: bool,
     /// Requests that pass until the next that is measured.
     pub(super) gap: u32,
     /// The last stream that began.
@@ -24,7 +26,7 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) stream: u32,
-    /// Only if it turns out to be for a destination whose requests somebody waits for.
+    /// Only if it turns out to be for a destination whose requests somebody waits for, or to which one is due.
     pub(super) is_tentative: bool,
     /// Its headers. More may come before the first of them is known to be none of the answer: so many that came before the
     /// last two are none of it, because after its own come trailers at the most.

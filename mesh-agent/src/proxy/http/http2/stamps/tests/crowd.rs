@@ -81,7 +81,7 @@ fn each_destination_has_its_own_share_and_limit() {
         }
         // Six standard deviations, and one in a second without any.
         assert!(
-            measured.iter().all(|it| (5..120).contains(it)),
+            measured.iter().all(|it| (3..85).contains(it)),
             "{measured:?}"
         );
 
