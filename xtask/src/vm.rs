@@ -52,7 +52,8 @@ const TESTS: &[&str] = &[
     "kernels::",
     // Where bytes are counted from is another before 6.2.
     "latency::lost",
-    "latency::matching::pipelined",
+    "latency::shown::the_next_requests",
+    "latency::waited_for::requests",
     "limits::a_full_map",
     "original_dst::",
     "pod_sockets::",
