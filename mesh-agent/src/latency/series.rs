@@ -74,6 +74,8 @@ pub struct Figures {
     pub overlapping: u64,
     /// Requests that gave no figures, because the stamps cannot be.
     pub inconsistent: u64,
+    /// Looks at connections that carry no requests.
+    pub connections: u64,
     /// Segments to the server that were sent again.
     pub retransmits: u64,
 }
@@ -116,8 +118,11 @@ impl Figures {
             self.add_times(Figure::Stage(stage), clear().map(|it| it.get(stage)));
         }
         self.add_times(Figure::Total, clear().map(|it| it.total));
-        let of_clear = outcomes.iter().filter(|it| it.stages.is_ok());
-        let round_trips = of_clear.map(|it| it.info.rtt.as_nanos() as u64);
+        let of_tcp = outcomes.iter().filter(|it| {
+            let stages = &it.stages;
+            stages.is_ok() || matches!(stages, Err(Unclear::NoRequest))
+        });
+        let round_trips = of_tcp.map(|it| it.info.rtt.as_nanos() as u64);
         self.add_times(Figure::RoundTrip, round_trips.filter(|nanos| *nanos > 0));
         for outcome in outcomes {
             self.retransmits += u64::from(outcome.resent);
@@ -125,6 +130,7 @@ impl Figures {
                 Ok(_) => self.sources[outcome.source as usize] += 1,
                 Err(Unclear::Overlapping) => self.overlapping += 1,
                 Err(Unclear::Inconsistent) => self.inconsistent += 1,
+                Err(Unclear::NoRequest) => self.connections += 1,
             }
         }
     }
@@ -146,6 +152,7 @@ impl Figures {
         }
         self.overlapping += other.overlapping;
         self.inconsistent += other.inconsistent;
+        self.connections += other.connections;
         self.retransmits += other.retransmits;
     }
 }

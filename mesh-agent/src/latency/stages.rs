@@ -175,6 +175,8 @@ pub struct Stages {
 pub enum Unclear {
     /// The answer began before the request had ended: server and network work at the same time as the client.
     Overlapping,
+    /// There was none: of a connection that carries no requests it is only known how TCP is.
+    NoRequest,
     /// Times that cannot be: the clock was set, or the stamps of a card and of the kernel differ.
     Inconsistent,
 }

@@ -24,6 +24,7 @@ use super::{
     http,
     protection::{Admitted, Asking, Refusal, Slot, connection_slot, let_through},
     upstream::{self, SeenAs},
+    without_requests,
 };
 use crate::{
     config::Protocol,
@@ -265,7 +266,21 @@ impl Captured<'_> {
         if let Some(admitted) = &mut admitted {
             admitted.connected(connected.took, now);
         }
-        join(&self.client, &connected.stream, self.moved).await
+        let joined = join(&self.client, &connected.stream, self.moved);
+        let (pod, server) = (self.pod, &connected.stream);
+        if !pod.latency.chooses(&destination.sampler, now) {
+            return joined.await;
+        }
+        let endpoint = &connected.endpoint;
+        // On the heap: most are not measured.
+        Box::pin(without_requests::told(
+            joined,
+            pod,
+            destination,
+            endpoint,
+            server,
+        ))
+        .await
     }
 
     /// A connection that carries no requests is one itself, for breaker and limits.

@@ -34,6 +34,7 @@ mod servers;
 mod timer;
 mod traffic;
 mod upstream;
+mod without_requests;
 pub mod workers;
 
 pub use accept::{Direction, serve};

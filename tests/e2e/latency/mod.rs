@@ -17,6 +17,7 @@ mod tunnels;
 mod used;
 mod waited_for;
 mod ways;
+mod without_requests;
 
 use std::time::Duration;
 

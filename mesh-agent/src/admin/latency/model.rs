@@ -50,6 +50,10 @@ pub struct Served {
     pub overlapping: u64,
     /// The same: stamps that cannot be (the clock was set).
     pub inconsistent: u64,
+    /// Connections that carry no requests (TLS, other protocols), of which TCP's round trips and segments sent again are
+    /// known: when they ended, and every 30 seconds before.
+    #[serde(default)]
+    pub connections: u64,
     /// Segments to the server that were sent again.
     pub retransmits: u64,
     /// Who says when requests were handed to the device: `hardware`, `software`, `scheduled` (before the
@@ -57,6 +61,18 @@ pub struct Served {
     pub sources: BTreeMap<String, u64>,
     /// By stage, and `total` and `roundTrip`: how long they took.
     pub times: BTreeMap<String, FigureTimes>,
+}
+
+impl Served {
+    /// Whether anything was measured, with figures or not.
+    pub const fn is_any(&self) -> bool {
+        self.count + self.overlapping + self.inconsistent + self.connections > 0
+    }
+
+    /// Whether anything of it was a request.
+    pub const fn are_requests(&self) -> bool {
+        self.count + self.overlapping + self.inconsistent > 0
+    }
 }
 
 /// How long something took, in microseconds.

@@ -72,6 +72,7 @@ fn served(figures: &Figures) -> Served {
         count: figures.count(),
         overlapping: figures.overlapping,
         inconsistent: figures.inconsistent,
+        connections: figures.connections,
         retransmits: figures.retransmits,
         sources: sources
             .filter(|(_, count)| *count > 0)
@@ -135,6 +136,7 @@ fn trace(trace: &latency::Trace) -> Trace {
             match unclear {
                 Unclear::Overlapping => "the answer began before the request had ended",
                 Unclear::Inconsistent => "the stamps cannot be: was the clock set?",
+                Unclear::NoRequest => "it was none",
             }
             .to_owned()
         }),

@@ -24,7 +24,7 @@ pub(super) fn why(answer: &Answer, name: Option<&str>, span: Span) -> Option<Str
     } else {
         let share = super::text::sampling(answer);
         format!(
-            "{of} has been measured yet: {share}, of HTTP requests only, to the destinations of the file (to \
+            "{of} has been measured yet: {share}, of HTTP requests and of connections without any, to the destinations of the file (to \
              all, with `defaults`) and from outside to captured servers. `mesh-agent trace --next 10` \
              measures the next ones in any case"
         )
@@ -33,7 +33,7 @@ pub(super) fn why(answer: &Answer, name: Option<&str>, span: Span) -> Option<Str
 }
 
 /// Whether anything was measured, with figures or not.
-const fn seen(span: Span, measured: &super::Measured) -> bool {
+fn seen(span: Span, measured: &super::Measured) -> bool {
     let served = span.of(measured);
-    served.count + served.overlapping + served.inconsistent > 0
+    served.is_any()
 }

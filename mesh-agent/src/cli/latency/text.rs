@@ -55,13 +55,16 @@ pub(super) fn all(answer: &Answer, span: Span, parts: bool, style: Style) -> Str
     let mut text = String::new();
     for destination in &answer.destinations {
         let served = span.of(destination);
-        if served.count + served.overlapping + served.inconsistent == 0 {
+        if !served.is_any() {
             continue;
         }
         let _infallible = writeln!(text, "{}", stages::plain(&destination.destination));
         text += &facts(served, span);
         if served.count > 0 {
             text += &figures(served, style);
+        } else if served.connections > 0 {
+            let row = row("round trip", &served.times, "roundTrip");
+            let _infallible = writeln!(text, "{}\n{row}", heads());
         }
         if parts {
             for part in &answer.series {
@@ -109,12 +112,19 @@ fn stamps(answer: &Answer) -> String {
 
 /// What the figures are of.
 fn facts(served: &Served, span: Span) -> String {
-    let plural = if served.count == 1 { "" } else { "s" };
-    let mut text = format!(
-        "  {} request{plural} measured {}\n",
-        served.count,
-        span.words()
-    );
+    let plural = |count| if count == 1 { "" } else { "s" };
+    let mut text = String::new();
+    if served.connections > 0 {
+        let (count, plural) = (served.connections, plural(served.connections));
+        let when = span.words();
+        let what = format!("look{plural} at connections without requests {when}");
+        let _infallible = writeln!(text, "  {count} {what}");
+    }
+    if !served.are_requests() {
+        return format!("{text}  retransmits: {}\n", served.retransmits);
+    }
+    let (count, plural) = (served.count, plural(served.count));
+    let _infallible = writeln!(text, "  {count} request{plural} measured {}", span.words());
     let sources: Vec<String> = served
         .sources
         .iter()
@@ -151,8 +161,7 @@ fn figures(served: &Served, style: Style) -> String {
     let p50 = stages::at(times, P50.1);
     let p99 = stages::at(times, P99.1);
     text += &legend(&p50, &p99, style);
-    let heads = QUANTILES.map(|(name, _)| format!("{name:>9}")).concat();
-    let _infallible = writeln!(text, "  {:<11}{heads}{:>8}", "STAGE", "SHARE");
+    let _infallible = writeln!(text, "{}{:>8}", heads(), "SHARE");
     let sum: f64 = p50.iter().sum();
     for (stage, value) in Stage::ALL.into_iter().zip(p50) {
         let share = percent(if sum > 0.0 { value / sum } else { 0.0 });
@@ -164,6 +173,11 @@ fn figures(served: &Served, style: Style) -> String {
         }
     }
     text
+}
+
+fn heads() -> String {
+    let heads = QUANTILES.map(|(name, _)| format!("{name:>9}")).concat();
+    format!("  {:<11}{heads}", "STAGE")
 }
 
 fn row(name: &str, times: &BTreeMap<String, FigureTimes>, key: &str) -> String {
@@ -178,7 +192,7 @@ const PART: usize = 40;
 /// One pod and server.
 fn one_part(part: &Measured, served: &Served, style: Style) -> String {
     if served.count == 0 {
-        return String::new();
+        return one_part_without_requests(part, served);
     }
     let pod = part.pod.as_deref().unwrap_or("-");
     let server = part
@@ -204,6 +218,17 @@ fn one_part(part: &Measured, served: &Served, style: Style) -> String {
         of("roundTrip", P50.1),
         served.retransmits,
     )
+}
+
+/// The same of one that carries none.
+fn one_part_without_requests(part: &Measured, served: &Served) -> String {
+    let (Some(times), Some(server)) = (served.times.get("roundTrip"), part.endpoint) else {
+        return String::new();
+    };
+    let pod = stages::plain(part.pod.as_deref().unwrap_or("-"));
+    let (p50, p99) = (time(times.p50), time(times.p99));
+    let retransmits = served.retransmits;
+    format!("  {pod} → {server}\n    round trip p50 {p50}, p99 {p99}, retransmits {retransmits}\n")
 }
 
 /// Stages side by side, `width` cells in all.
