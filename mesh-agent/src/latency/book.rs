@@ -2,7 +2,6 @@
 //! themselves.
 
 use std::{
-    cell::Cell,
     collections::{BTreeMap, VecDeque},
     fmt,
     net::SocketAddr,
@@ -188,11 +187,8 @@ impl Book {
 
     /// Whether the clock that stamps go by was set since `begun`. `now` is what both clocks say.
     pub fn was_clock_set(&self, begun: Instant, now: (Instant, Nanos)) -> bool {
-        let looks = Cell::new(Some(now));
-        self.clock_steps.are_any(begun, || {
-            let first = looks.take();
-            first.unwrap_or_else(|| (Instant::now(), Nanos::now()))
-        })
+        let again = || (Instant::now(), Nanos::now());
+        self.clock_steps.are_any(begun, now, again)
     }
 
     /// Whether a request is measured whose destination has this sampler.

@@ -55,6 +55,16 @@ impl Exact {
         })
     }
 
+    /// Has the client's queries captured, and a server for them.
+    fn dns(&self, node: &Node) -> Result<(Config, Process)> {
+        let arguments = [&at(SERVER, 53), "7", "0"];
+        let mut server = self.server.spawn_python("dns_server.py", arguments)?;
+        server.wait_stdout("ready", BOUND)?;
+        let config = node.config();
+        let config = config.pod_with(&self.client, &["capture: {dns: true}"]);
+        Ok((config, server))
+    }
+
     fn config(&self, node: &Node, latency: &str, policy: &str) -> Config {
         self.config_for(node, PORT, latency, policy)
     }

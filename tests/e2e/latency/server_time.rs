@@ -1,7 +1,7 @@
 //! What goes by the server's time does not go by the agent's queue: an agent that is stopped while answers come.
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_tests::{Agent, Node, Scenario, say};
+use mesh_tests::{Agent, Node, Process, Scenario, say};
 use serde_json::Value;
 
 use super::{BOUND, EVERY, Exact, traces};
@@ -22,6 +22,18 @@ fn agent(node: &Node, exact: &Exact, measure: &str, policy: &str) -> Result<Agen
 /// is to come after 50 ms, waits for it.
 fn stop(agent: &Agent) -> String {
     format!("stop_after={}:25000:400000", agent.pid())
+}
+
+/// Servers with these names: where they are, and what runs.
+fn two_servers(exact: &Exact, names: [&str; 2]) -> Result<([String; 2], Vec<Process>)> {
+    let addresses = [at(SERVER, 8081), at(SERVER, 8082)];
+    let mut processes = Vec::new();
+    for (name, address) in names.iter().zip(&addresses) {
+        let mut server = (exact.server).spawn_python("http_server.py", [name, &**address])?;
+        server.wait_stdout("ready", BOUND)?;
+        processes.push(server);
+    }
+    Ok((addresses, processes))
 }
 
 fn web(agent: &Agent) -> Result<Value> {
@@ -92,14 +104,8 @@ fn nor_is_another_server_asked_by_peak_ewma_that_goes_by_it() {
     const AFTER: u32 = 8;
     Scenario::default().alone().run(|node| {
         let exact = Exact::new(node)?;
-        let servers = [("fast", at(SERVER, 8081)), ("slow", at(SERVER, 8082))];
-        let mut processes = Vec::new();
-        for (name, address) in &servers {
-            let mut server = (exact.server).spawn_python("http_server.py", [name, &**address])?;
-            server.wait_stdout("ready", BOUND)?;
-            processes.push(server);
-        }
-        let addresses = servers.each_ref().map(|(_, address)| &**address);
+        let (addresses, _servers) = two_servers(&exact, ["fast", "slow"])?;
+        let addresses = addresses.each_ref().map(String::as_str);
         let [total, server] = by_both_times(|measure| {
             let policy = format!("{{measure: {measure}, balance: {{algorithm: peak-ewma}}}}");
             let agent = node.agent(&exact.config_of(node, &addresses, "", &policy))?;
@@ -168,14 +174,8 @@ fn nor_is_who_was_given_up_slower_for_it() {
     let policy = "{measure: server, retries: {attempts: 0, hedge: {after: 50ms}}}";
     Scenario::default().alone().run(|node| {
         let exact = Exact::new(node)?;
-        let servers = [("a", at(SERVER, 8081)), ("b", at(SERVER, 8082))];
-        let mut processes = Vec::new();
-        for (name, address) in &servers {
-            let mut server = (exact.server).spawn_python("http_server.py", [name, &**address])?;
-            server.wait_stdout("ready", BOUND)?;
-            processes.push(server);
-        }
-        let addresses = servers.each_ref().map(|(_, address)| &**address);
+        let (addresses, _servers) = two_servers(&exact, ["a", "b"])?;
+        let addresses = addresses.each_ref().map(String::as_str);
         for stops in [false, true] {
             let agent = node.agent(&exact.config_of(node, &addresses, EVERY, policy))?;
             exact.ask("/slow?ms=20", 10, &[])?;

@@ -37,11 +37,7 @@ fn clients_are_told_where_the_time_went_if_they_are_to_be() {
 fn dns_queries_are_measured_too() {
     scenario(|node| {
         let exact = Exact::new(node)?;
-        let mut server =
-            (exact.server).spawn_python("dns_server.py", [&at(SERVER, 53), "7", "0"])?;
-        server.wait_stdout("ready", BOUND)?;
-        let config = node.config();
-        let config = config.pod_with(&exact.client, &["capture: {dns: true}"]);
+        let (config, _server) = exact.dns(node)?;
         let _agent = node.agent(&config.after(EVERY))?;
         let server = format!("@{SERVER}");
         for name in ["n1.test", "slow2.test", "slow3.test"] {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use mesh_tests::{Agent, scenario};
 use serde_json::Value;
 
-use super::{BOUND, Exact, WEB};
+use super::{Exact, WEB};
 use crate::peers::{SERVER, at};
 
 /// What `trace` tells of the next requests.
@@ -40,11 +40,7 @@ fn requests_of_other_pods_do_not_take_their_place() {
 fn queries_are_waited_for_like_requests() {
     scenario(|node| {
         let exact = Exact::new(node)?;
-        let mut server =
-            (exact.server).spawn_python("dns_server.py", [&at(SERVER, 53), "7", "0"])?;
-        server.wait_stdout("ready", BOUND)?;
-        let config = node.config();
-        let config = config.pod_with(&exact.client, &["capture: {dns: true}"]);
+        let (config, _server) = exact.dns(node)?;
         let agent = node.agent(&config.after("latency: {sample: 0}"))?;
         // Names of their own: what is known already is not asked for.
         let ask = format!(

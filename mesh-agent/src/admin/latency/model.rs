@@ -50,8 +50,8 @@ pub struct Served {
     pub overlapping: u64,
     /// The same: stamps that cannot be (the clock was set).
     pub inconsistent: u64,
-    /// Connections that carry no requests (TLS, other protocols), of which TCP's round trips and segments sent again are
-    /// known: when they ended, and every 30 seconds before.
+    /// Looks at connections that carry no requests (TLS, other protocols), of which TCP's round trips and segments sent
+    /// again are known: one when each ended, and one every 30 seconds before.
     #[serde(default)]
     pub connections: u64,
     /// Segments to the server that were sent again.
@@ -66,7 +66,7 @@ pub struct Served {
 impl Served {
     /// Whether anything was measured, with figures or not.
     pub const fn is_any(&self) -> bool {
-        self.count + self.overlapping + self.inconsistent + self.connections > 0
+        self.are_requests() || self.connections > 0
     }
 
     /// Whether anything of it was a request.

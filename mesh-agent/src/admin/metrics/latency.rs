@@ -116,7 +116,7 @@ impl LatencyMetrics {
         }
         let mut descriptor = encoder.encode_descriptor(
             "round_trip_seconds",
-            "Round trips to servers as TCP has them (smoothed) when measured requests were answered, in seconds",
+            "Round trips to servers as TCP has them (smoothed), with measured requests and of connections without any, in seconds",
             None,
             MetricType::Histogram,
         )?;

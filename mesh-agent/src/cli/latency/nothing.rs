@@ -24,8 +24,8 @@ pub(super) fn why(answer: &Answer, name: Option<&str>, span: Span) -> Option<Str
     } else {
         let share = super::text::sampling(answer);
         format!(
-            "{of} has been measured yet: {share}, of HTTP requests and of connections without any, to the destinations of the file (to \
-             all, with `defaults`) and from outside to captured servers. `mesh-agent trace --next 10` \
+            "{of} has been measured yet: {share}, of HTTP requests and of connections without any, to the \
+             destinations of the file (to all, with `defaults`) and from outside to captured servers. `mesh-agent trace --next 10` \
              measures the next ones in any case"
         )
     };
@@ -33,7 +33,6 @@ pub(super) fn why(answer: &Answer, name: Option<&str>, span: Span) -> Option<Str
 }
 
 /// Whether anything was measured, with figures or not.
-fn seen(span: Span, measured: &super::Measured) -> bool {
-    let served = span.of(measured);
-    served.is_any()
+const fn seen(span: Span, measured: &super::Measured) -> bool {
+    span.of(measured).is_any()
 }

@@ -148,7 +148,8 @@ impl Trace {
                 let first = fresh.len().saturating_sub(count as usize);
                 if fresh.is_empty() {
                     bail!(
-                        "none of the next {count} requests came within {:?}: is there HTTP traffic to it, or are there DNS queries \
+                        "none of the next {count} requests came within {:?}: is there HTTP traffic to it, or \
+                         are there DNS queries \
                          (see `mesh-agent destinations`)? --wait waits longer",
                         self.wait
                     );

@@ -13,19 +13,23 @@ fn stamp(moment: Moment, end: u64, at: u64) -> TransmitStamp {
     }
 }
 
+/// Of a card, that a write left.
+fn by_card(end: u64, at: u64) -> TransmitStamp {
+    TransmitStamp {
+        stamps: Stamps {
+            software: None,
+            hardware: Some(HardwareNanos(at)),
+        },
+        ..stamp(Moment::Sent, end, 0)
+    }
+}
+
 #[test]
 fn software_and_hardware_stamps_of_one_write_come_apart() {
     let mut log = TransmitLog::default();
     log.wrote(10, Nanos(1), Asked::SENT);
     log.stamped(stamp(Moment::Sent, 10, 2));
-    let by_card = Stamps {
-        software: None,
-        hardware: Some(HardwareNanos(7)),
-    };
-    log.stamped(TransmitStamp {
-        stamps: by_card,
-        ..stamp(Moment::Sent, 10, 0)
-    });
+    log.stamped(by_card(10, 7));
     let write = log.last_since(0).unwrap();
     assert_eq!(write.sent, Some(Nanos(2)));
     assert_eq!(write.sent_by_card, Some(HardwareNanos(7)));
@@ -62,14 +66,7 @@ fn who_waits_for_a_cards_stamp_in_vain_does_not_wait_for_long() {
     assert_eq!(log.missing(later(CARD_LATE)), 0);
     assert!(log.has_no_card());
     // One that comes late is of what was written all the same.
-    let by_card = Stamps {
-        software: None,
-        hardware: Some(HardwareNanos(7)),
-    };
-    log.stamped(TransmitStamp {
-        stamps: by_card,
-        ..stamp(Moment::Sent, 100, 0)
-    });
+    log.stamped(by_card(100, 7));
     assert!(!log.has_no_card(), "it was late");
     assert_eq!((log.counts.again, log.counts.unmatched), (0, 0));
 }
